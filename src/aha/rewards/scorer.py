@@ -1,0 +1,173 @@
+"""From completions to verdicts: all rewards of a recipe, over groups, in killable processes.
+
+A verdict without a value never becomes a score. A completion for which a reward that carries weight has no value has
+no total, and so leaves its group's baseline. A reward that *fails* (time-out, dead worker, exception, nonsense) beyond
+its budget ends the run with its name: training on what is left would be training on a biased sample.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aha.errors import RewardError
+from aha.rewards.contract import Failure, Score
+from aha.rewards.load import check_params, describe, weight_and_params
+from aha.rewards.pool import Outcome, Pool, Task, Unit
+from aha.types import Completion, Problem
+
+TEXT_LIMIT = 1 << 18
+"""Characters of a completion that rewards see. Twice what 32k tokens of honest reasoning come to; of more, the end."""
+BUDGET_SAMPLE = 20
+"""Completions that must have been judged before the failure budget is held against a reward."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one reward said about one completion."""
+
+    value: float | None
+    reason: str
+    seconds: float = 0.0
+    failed: bool = False
+    """The reward or the machine failed; False for a reward that looked and declined to judge."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All verdicts on one completion, and their weighted sum: None when a reward that carries weight has none."""
+
+    verdicts: dict[str, Verdict]
+    total: float | None
+
+
+class Scorer:
+    """Judges groups of completions with the rewards of a recipe.
+
+    `rewards` is the recipe's own block: name → weight, or name → {weight, arguments}. `deadline` is in seconds per
+    completion. Results stand in the order of the inputs and do not depend on the number of workers.
+    """
+
+    def __init__(
+        self,
+        rewards: Mapping[str, float | Mapping[str, Any]],
+        deadline: float = 5.0,
+        workers: int = 2,
+        failure_budget: float = 0.05,
+        where: str = "rewards",
+    ):
+        entries = {name: weight_and_params(entry) for name, entry in rewards.items()}
+        self.weights = {name: weight for name, (weight, _) in entries.items()}
+        for name, (_, params) in entries.items():
+            check_params(name, params, f"{where}.{name}")
+        self._budget = {name: _Budget(name, failure_budget) for name in entries}
+        self._pool = Pool([(name, params) for name, (_, params) in entries.items()], workers, deadline)
+        self._lock = threading.Lock()
+
+    def score(self, completions: Sequence[Completion], problems: Sequence[Problem], group_size: int) -> list[Judged]:
+        """Verdicts for flat, aligned lists in which each `group_size` neighbours answer the same problem."""
+        assert len(completions) == len(problems) and len(completions) % group_size == 0
+        starts = range(0, len(completions), group_size)
+        groups = [(completions[start : start + group_size], problems[start]) for start in starts]
+        with self._lock:
+            tasks = [self._task(*group) for group in groups]
+            outcomes = self._pool.run(tasks)
+            judged = [
+                self._judged(scored, completion)
+                for (members, _), task, found in zip(groups, tasks, outcomes, strict=True)
+                for completion, scored in zip(members, _by_member(task, found, group_size), strict=True)
+            ]
+            self._hold_to_budget(judged, completions, problems)
+        return judged
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _task(self, completions: Sequence[Completion], problem: Problem) -> Task:
+        units: list[Unit] = []
+        for reward, whole_group in enumerate(self._pool.whole_group):
+            everyone = range(len(completions))
+            units += (
+                [Unit(reward, tuple(everyone))] if whole_group else [Unit(reward, (member,)) for member in everyone]
+            )
+        return Task(tuple(units), _payload(completions, problem))
+
+    def _judged(self, scored: Sequence[tuple[Score, float]], completion: Completion) -> Judged:
+        cut = f" (of the last {TEXT_LIMIT} characters)" if len(completion.text) > TEXT_LIMIT else ""
+        verdicts = {
+            name: Verdict(score.value, score.reason + cut, seconds, isinstance(score, Failure))
+            for name, (score, seconds) in zip(self.weights, scored, strict=True)
+        }
+        return Judged(verdicts, self._total(verdicts))
+
+    def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
+        total = 0.0
+        for name, weight in self.weights.items():
+            value = verdicts[name].value
+            if weight and value is None:
+                return None
+            total += weight * (value or 0.0)
+        return total
+
+    def _hold_to_budget(
+        self, judged: Sequence[Judged], completions: Sequence[Completion], problems: Sequence[Problem]
+    ) -> None:
+        for name, budget in self._budget.items():
+            for each, completion, problem in zip(judged, completions, problems, strict=True):
+                budget.note(each.verdicts[name], completion, problem)
+            budget.check()
+
+
+class _Budget:
+    """How many of a reward's completions may fail, counted over at least BUDGET_SAMPLE of them."""
+
+    def __init__(self, name: str, share: float):
+        self._name, self._share = name, share
+        self._seen, self._failed, self._example = 0, 0, ""
+
+    def note(self, verdict: Verdict, completion: Completion, problem: Problem) -> None:
+        self._seen += 1
+        if verdict.failed:
+            self._failed += 1
+            self._example = (
+                self._example or f"problem {problem.id}: {verdict.reason}; completion …{completion.text[-200:]!r}"
+            )
+
+    def check(self) -> None:
+        if self._seen < BUDGET_SAMPLE:
+            return
+        seen, failed, example = self._seen, self._failed, self._example
+        self._seen, self._failed, self._example = 0, 0, ""
+        if failed > self._share * seen:
+            raise RewardError(
+                f"reward {self._name} failed on {failed} of {seen} completions (its budget is {self._share:.0%}); the first: {example}"
+            )
+
+
+def _payload(completions: Sequence[Completion], problem: Problem) -> bytes:
+    """A group as bytes; a problem that cannot be pickled travels as the reason why."""
+    shortened = [dataclasses.replace(each, text=each.text[-TEXT_LIMIT:]) for each in completions]
+    try:
+        return pickle.dumps((shortened, dataclasses.replace(problem, meta=dict(problem.meta))))
+    except Exception as error:
+        return pickle.dumps(describe(error))
+
+
+def _by_member(task: Task, outcomes: Sequence[Outcome], group_size: int) -> list[list[tuple[Score, float]]]:
+    """Outcomes, which stand by unit, as one list of scores per member of the group, in the order of the rewards."""
+    scored: list[list[tuple[Score, float]]] = [[] for _ in range(group_size)]
+    for unit, outcome in zip(task.units, outcomes, strict=True):
+        for member, score in zip(unit.members, outcome.scores, strict=True):
+            scored[member].append((score, outcome.seconds / len(unit.members)))
+    return scored

@@ -1,0 +1,136 @@
+"""vLLM inside the trainer's process: the only door to it.
+
+On a GPU new weights go through vLLM's own `load_weights`. On CPU that cannot work: the backend packs every linear
+weight after loading and drops the original. There `reload_weights` rebuilds the layers one by one, with one trap:
+with tied embeddings vLLM keeps a separate packed output head that the reload leaves as it was, so completions would
+be sampled from a policy whose last layer is old. `_renew_tied_head` packs it again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from aha.errors import EngineError
+from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens
+
+
+def _prepare_environment(limits: EngineLimits) -> None:
+    """vLLM reads these while it is imported. One process: the engine must see the trainer's weights."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(limits.kv_cache_gib))))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+class VllmEngine:
+    """An in-process vLLM engine.
+
+    Raises EngineError when vLLM cannot start on this machine.
+    """
+
+    name = "vllm"
+
+    def __init__(self, model_path: str, limits: EngineLimits, seed: int):
+        _prepare_environment(limits)
+        from vllm import LLM  # after the environment: vLLM reads it on import
+
+        self.on_gpu = torch.cuda.is_available()
+        self._sleeps = limits.sleep and self.on_gpu
+        length = limits.max_prompt_tokens + limits.max_new_tokens
+        options: dict[str, Any] = {
+            "model": model_path,
+            "dtype": limits.dtype,
+            "max_model_len": length,
+            "max_num_seqs": limits.max_sequences,
+            "tensor_parallel_size": limits.tensor_parallel,
+            "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled, temperature included
+            "generation_config": "vllm",  # the recipe's sampling, not the checkpoint's
+            "skip_tokenizer_init": True,  # token ids in, token ids out
+            "model_impl": "vllm",  # its transformers backend patches the trainer's own model classes
+            "enable_prefix_caching": False,  # a cached prefix would outlive the weights that made it
+            "seed": seed,
+        }
+        if self.on_gpu:
+            options |= {"gpu_memory_utilization": limits.memory_share, "enable_sleep_mode": self._sleeps}
+            if "RANK" in os.environ:
+                options["distributed_executor_backend"] = "external_launcher"
+        else:
+            # A prefill cut in two makes vLLM rewind the request's random generator, which CPU generators cannot do:
+            # leave room for every prompt at once.
+            options |= {"enforce_eager": True, "max_num_batched_tokens": max(2048, limits.max_sequences * length)}
+        self._ends = end_tokens(model_path)
+        random_state = torch.get_rng_state()
+        try:
+            self._llm = LLM(**options)
+        except Exception as error:  # whatever vLLM raises, the user needs to know which engine and which model
+            raise EngineError(f"vLLM could not start on {model_path}: {type(error).__name__}: {error}") from error
+        finally:
+            torch.set_rng_state(random_state)  # vLLM seeds the whole process; training has its own seed
+
+    @property
+    def _runner(self) -> Any:
+        return self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
+        from vllm import SamplingParams
+
+        if self._sleeps:
+            self._llm.wake_up(tags=["kv_cache"])
+        params = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                logprobs=0,
+                stop_token_ids=self._ends,
+                seed=seed,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = [request.outputs[0] for request in self._llm.generate(inputs, params, use_tqdm=False)]
+        if self._sleeps:
+            self._llm.sleep(level=1)
+        return [
+            Generation(
+                list(output.token_ids),
+                [step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)],
+                output.finish_reason == "length",
+            )
+            for output in outputs
+        ]
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, temperature=1.0)
+        inputs = [{"prompt_token_ids": list(sequence)} for sequence in sequences]
+        outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        return [
+            [step[token].logprob for step, token in zip(output.prompt_logprobs[1:], sequence[1:], strict=True)]
+            for output, sequence in zip(outputs, sequences, strict=True)
+        ]
+
+    def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        if self._sleeps:
+            self._llm.wake_up(tags=["weights"])
+        if self.on_gpu:
+            self._runner.model.load_weights(weights)
+        else:
+            self._runner.reload_weights(weights_iterator=((name, weight.detach()) for name, weight in weights))
+            self._renew_tied_head()
+        self._llm.reset_prefix_cache()
+
+    def _renew_tied_head(self) -> None:
+        model = self._runner.model
+        if not model.config.tie_word_embeddings:
+            return
+        head, embedding = model.lm_head, model.model.embed_tokens
+        head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+        head.quant_method.process_weights_after_loading(head)

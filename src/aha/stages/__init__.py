@@ -1,0 +1,1 @@
+"""The three stages. Each turns data and a checkpoint into a new checkpoint, in a process of its own."""

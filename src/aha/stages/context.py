@@ -1,0 +1,104 @@
+"""What every stage does the same way: find its input, note what it is doing, and hand over a finished checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from aha import handoff
+from aha.data.chat import ChatFormat
+from aha.data.sources import Tally
+from aha.models import kernels
+from aha.models.load import load_model, load_tokenizer
+from aha.recipe.plan import Plan, StagePlan
+from aha.rundir import RunDir, write_json
+from aha.train.checkpoints import newest_good
+from aha.types import Checkpoint
+
+BASE = "0-base"
+
+
+@dataclass
+class Context:
+    """One stage at work."""
+
+    plan: Plan
+    stage: StagePlan
+    run: RunDir
+    started: float
+
+    @property
+    def folder(self) -> Path:
+        return self.run.stage(self.stage.name)
+
+    @property
+    def device(self) -> str:
+        return self.plan.device
+
+    def receive(self) -> Checkpoint:
+        """The checkpoint this stage starts from."""
+        if self.stage.parent == "base":
+            return handoff.prepare_base(self.plan.recipe, self.run.root / BASE)
+        return handoff.receive(self.run.root / self.stage.parent / "model", self.plan.recipe)
+
+    def open_model(self, parent: Checkpoint) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        set_seed(self.plan.recipe.seed)
+        return load_model(parent, self.plan.recipe.model, self.device), load_tokenizer(parent)
+
+    def choose_kernels(self, architecture: str) -> kernels.Kernels:
+        chosen = kernels.choose(self.stage.name, self.plan.recipe.kernels, self.device, architecture)
+        write_json(self.folder / "kernels.json", chosen.record())
+        return chosen
+
+    def note(self, steps: int, tallies: list[Tally], **facts: Any) -> None:
+        """Write what the watcher needs to know before the first step: config.json and data.json."""
+        write_json(self.folder / "config.json", self.stage.model_dump(mode="json") | {"steps": steps})
+        write_json(self.folder / "data.json", {"sources": [asdict(tally) for tally in tallies]} | facts)
+
+    def resume_point(self) -> tuple[Path | None, int]:
+        """The newest intact checkpoint of this stage, and its step; says which damaged ones it passed over."""
+        checkpoint, remarks = newest_good(self.folder / "checkpoints")
+        for remark in remarks:
+            self.say(remark)
+        if checkpoint is None:
+            return None, 0
+        self.say(f"resuming from {checkpoint.name}")
+        return checkpoint, int(checkpoint.name.removeprefix("step-"))
+
+    def say(self, line: str) -> None:
+        """A line for the person who watches: the parent process shows what is written here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "remarks.txt").open("a") as file:
+            file.write(line + "\n")
+
+    def finish(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        parent: Checkpoint,
+        steps: int,
+        tokens: int,
+        first_step_at: float | None,
+    ) -> None:
+        chat_format = ChatFormat.load(Path(parent.path))
+        checkpoint = handoff.hand_over(model, tokenizer, chat_format, self.folder / "model")
+        now = time.time()
+        self.run.mark_done(
+            self.stage.name,
+            {
+                "stage": self.stage.name,
+                "inputs_hash": self.stage.inputs_hash,
+                "parent": parent.fingerprint,
+                "checkpoint": asdict(checkpoint),
+                "started": self.started,
+                "finished": now,
+                "seconds": round(now - self.started, 2),
+                "startup_seconds": round((first_step_at or now) - self.started, 2),
+                "steps": steps,
+                "tokens": tokens,
+            },
+        )

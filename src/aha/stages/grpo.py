@@ -1,0 +1,104 @@
+"""Stage 3, GRPO: sample a group of completions per problem, judge them, and raise what beat its group.
+
+The engine starts on the input checkpoint and is moved to the trainer's weights after every step.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from transformers import PreTrainedTokenizerBase
+
+from aha.data.chat import messages_of, prompt_ids
+from aha.data.sources import Tally, read_problems
+from aha.errors import DataError
+from aha.models.load import load_tokenizer
+from aha.recipe.schema import Grpo
+from aha.rewards.scorer import Scorer
+from aha.rollout.engine import EngineLimits, Sampling
+from aha.rollout.start import choose_engine, start_engine
+from aha.stages.context import Context
+from aha.train.grpo import Policy, make_grpo_trainer
+from aha.train.lora import merged
+from aha.train.trainer import mixed_bf16
+from aha.types import Problem
+
+
+def run(context: Context) -> None:
+    """Train for `grpo.steps` optimiser steps."""
+    recipe, block = context.plan.recipe, context.plan.recipe.grpo
+    assert block is not None and context.stage.steps is not None
+    parent = context.receive()
+    problems, chats, tallies = _problems(context, block, load_tokenizer(parent))
+    with Scorer(block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards") as scorer:
+        choice = choose_engine(block.rollout.engine)
+        context.say(f"rollouts: {choice.name}, {choice.why}")
+        engine = start_engine(choice, parent.path, _limits(context, block), recipe.seed)
+        model, tokenizer = context.open_model(parent)
+        kernels = context.choose_kernels(model.config.model_type)
+        context.note(context.stage.steps, tallies, problems=len(problems), engine=choice.name, engine_why=choice.why)
+        checkpoint, resume_step = context.resume_point()
+        sampling = Sampling(block.rollout.max_tokens, block.rollout.temperature, block.rollout.top_p)
+        trainer, journal = make_grpo_trainer(
+            recipe,
+            context.stage,
+            context.folder,
+            context.device,
+            model,
+            tokenizer,
+            problems,
+            chats,
+            scorer,
+            Policy(engine.sync, lambda prompts, seeds: engine.generate(prompts, sampling, seeds)),
+            kernels,
+            resume_step,
+        )
+        gc.collect()
+        gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    tokens = sum(trainer.state.log_history[-1:][0].get(key, 0) for key in ("num_tokens",))
+    context.finish(
+        merged(trainer.model), tokenizer, parent, context.stage.steps, int(tokens), journal.first_step_at
+    )
+
+
+def _limits(context: Context, block: Grpo) -> EngineLimits:
+    rollout = block.rollout
+    share = block.prompts_per_step * block.group_size // context.stage.world_size
+    return EngineLimits(
+        rollout.max_prompt_tokens,
+        rollout.max_tokens,
+        min(share, 256),
+        rollout.kv_cache_gib,
+        rollout.memory_share,
+        rollout.tensor_parallel,
+        sleep=context.device == "cuda",
+        dtype="bfloat16" if mixed_bf16(context.device) else "float32",
+    )
+
+
+def _problems(
+    context: Context, block: Grpo, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Problem], list[list[dict[str, str]]], list[Tally]]:
+    """The questions that fit `max_prompt_tokens`, and as chat messages.
+
+    Raises DataError when fewer are left than one step needs.
+    """
+    recipe = context.plan.recipe
+    problems, tallies = read_problems(block.data, recipe.seed)
+    kept, chats, dropped = [], [], 0
+    for problem in problems:
+        messages = messages_of(problem.prompt, recipe.chat.system)
+        if len(prompt_ids(tokenizer, messages)) > block.rollout.max_prompt_tokens:
+            dropped += 1
+            continue
+        kept.append(problem)
+        chats.append(messages)
+    if dropped:
+        context.say(f"{dropped} of {len(problems)} prompts are longer than {block.rollout.max_prompt_tokens} tokens and were dropped")
+    if len(kept) < block.prompts_per_step:
+        raise DataError(
+            f"grpo: {len(kept)} problems fit max_prompt_tokens {block.rollout.max_prompt_tokens}, "
+            f"fewer than prompts_per_step {block.prompts_per_step}"
+        )
+    return kept, chats, tallies

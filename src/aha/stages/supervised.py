@@ -1,0 +1,58 @@
+"""The way that continued pretraining and distillation share: packed rows in, a new checkpoint out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from aha.data.packing import Tokens, pack
+from aha.data.sources import Tally
+from aha.errors import DataError
+from aha.recipe.schema import Cpt, Distill
+from aha.stages.context import Context
+from aha.train.lora import merged
+from aha.train.sft import make_sft_trainer
+
+
+def train_on(context: Context, block: Cpt | Distill, parent: Any, sequences: list[Tokens], tallies: list[Tally]) -> None:
+    """Pack, train, and hand over.
+
+    Raises DataError when the sequences do not fill a single optimiser step.
+    """
+    rows = pack(sequences, block.max_tokens)
+    trained = sum(label != -100 for row in rows for label in row["labels"])
+    total = sum(len(row["input_ids"]) for row in rows)
+    if len(rows) < context.stage.batch_size:
+        raise DataError(
+            f"{context.stage.name}: the data pack into {len(rows)} rows of up to {block.max_tokens} tokens, "
+            f"fewer than batch_size {context.stage.batch_size}; add data, or lower batch_size or max_tokens"
+        )
+    steps = context.stage.steps or _steps(block, len(rows))
+    model, tokenizer = context.open_model(parent)
+    kernels = context.choose_kernels(model.config.model_type)
+    context.note(
+        steps, tallies, rows=len(rows), tokens=total, trained_tokens=trained, fill=round(total / len(rows) / block.max_tokens, 4)
+    )
+    checkpoint, resume_step = context.resume_point()
+    trainer, journal = make_sft_trainer(
+        context.plan.recipe,
+        block,
+        context.stage,
+        steps,
+        context.folder,
+        context.device,
+        model,
+        tokenizer,
+        rows,
+        kernels,
+        resume_step,
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    context.finish(
+        merged(trainer.model), tokenizer, parent, steps, steps * journal.tokens_per_step, journal.first_step_at
+    )
+
+
+def _steps(block: Cpt | Distill, rows: int) -> int:
+    epochs = getattr(block, "epochs", None) or 1.0
+    return max(1, math.floor(rows * epochs / block.batch_size))

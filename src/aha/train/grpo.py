@@ -1,0 +1,270 @@
+"""Group-relative policy optimisation: TRL's GRPOTrainer, aha's rewards, and an engine that proves it has the weights.
+
+TRL keeps the algorithm. This adapter gives it three things: an engine in place of its own vLLM wiring (`EngineBridge`),
+verdicts in place of reward functions (`Judge`), and a record of every rollout. Each completion is drawn with a seed made
+of the run's seed, the step and the problem, so a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl.trainer.grpo_trainer as trl_grpo
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+
+from aha.metrics import MetricsWriter
+from aha.models.kernels import Kernels, verify
+from aha.recipe.plan import StagePlan
+from aha.recipe.schema import Grpo, Recipe
+from aha.rewards.scorer import Judged, Scorer
+from aha.rundir import append_jsonl
+from aha.train.lora import lora_config
+from aha.train.trainer import Journal, Sealed, arguments
+from aha.types import Completion, Problem
+
+# Each preset is TRL's own switches for one paper's objective; every one of them can be set beside it.
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo", "scale_rewards": "group"},  # DeepSeekMath, arXiv:2402.03300, eq. 3
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},  # arXiv:2503.20783, eq. 5
+    "dapo": {"loss_type": "dapo", "epsilon_high": 0.28, "mask_truncated_completions": True},  # arXiv:2503.14476, eq. 8
+    "gspo": {  # arXiv:2507.18071, eq. 5
+        "loss_type": "grpo",
+        "importance_sampling_level": "sequence",
+        "epsilon": 3e-4,
+        "epsilon_high": 4e-4,
+    },
+    "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},  # MiniMax-M1, arXiv:2506.13585, eq. 4
+}
+
+
+class Policy:
+    """What GRPO needs of a rollout engine: `generate(prompts, seeds)` and `sync(weights)`. See rollout/engine.py."""
+
+    def __init__(self, sync: Callable[[Any], None], generate: Callable[[list[list[int]], list[int]], list[Any]]):
+        self.sync = sync
+        self.generate = generate
+
+
+class EngineBridge(VLLMGeneration):
+    """Stands where TRL expects its vLLM wrapper. TRL gathers the weights; the engine takes them and generates."""
+
+    policy: Policy
+    seed_of: Callable[[int], int]
+    seconds = 0.0
+    new_tokens = 0
+
+    def _init_vllm(self) -> None:
+        """The engine is running already."""
+
+    def sync_weights(self) -> None:
+        self.policy.sync(self._iter_named_params())
+
+    def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> tuple:
+        began = time.perf_counter()
+        first = self.accelerator.process_index * len(prompts)
+        drawn = self.policy.generate(prompts, [self.seed_of(first + index) for index in range(len(prompts))])
+        self.seconds = time.perf_counter() - began
+        self.new_tokens = sum(len(generation.token_ids) for generation in drawn)
+        logprobs = [[[value] for value in generation.logprobs] for generation in drawn]
+        return prompts, [generation.token_ids for generation in drawn], logprobs, None
+
+
+@contextmanager
+def _bridged(policy: Policy, seed_of: Callable[[int], int]) -> Iterator[None]:
+    """TRL builds its generation backend by name inside its constructor: give it ours for that moment."""
+    original = trl_grpo.VLLMGeneration
+    trl_grpo.VLLMGeneration = type("Bridge", (EngineBridge,), {"policy": policy, "seed_of": staticmethod(seed_of)})
+    try:
+        yield
+    finally:
+        trl_grpo.VLLMGeneration = original
+
+
+class Judge:
+    """The one reward function that TRL sees: the weighted total of the recipe's rewards, None where there is no verdict."""
+
+    __name__ = "total"
+
+    def __init__(self, scorer: Scorer, problems: Sequence[Problem], group_size: int, end_ids: set[int]):
+        self._scorer = scorer
+        self._problems = problems
+        self._group_size = group_size
+        self._end_ids = end_ids
+        self.last: list[tuple[Problem, Completion, Judged]] = []
+        self.seconds = 0.0
+
+    def __call__(
+        self, completions: list[Any], completion_ids: list[list[int]], problem_index: list[int], **_: Any
+    ) -> list[float | None]:
+        began = time.perf_counter()
+        problems = [self._problems[index] for index in problem_index]
+        answers = [
+            Completion(messages[0]["content"], len(ids), truncated=ids[-1] not in self._end_ids)
+            for messages, ids in zip(completions, completion_ids, strict=True)
+        ]
+        judged = self._scorer.score(answers, problems, self._group_size)
+        self.last = list(zip(problems, answers, judged, strict=True))
+        self.seconds = time.perf_counter() - began
+        return [one.total for one in judged]
+
+
+class GroupTrainer(Sealed, GRPOTrainer):
+    """TRL's GRPOTrainer with sealed checkpoints and a record of every rollout."""
+
+    judge: Judge
+    rollouts: Path
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        step = self.state.global_step + 1
+        suffix = "" if self.accelerator.num_processes == 1 else f"-rank{self.accelerator.process_index}"
+        path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
+        path.unlink(missing_ok=True)
+        advantages = output["advantages"].tolist()
+        for (problem, completion, judged), advantage in zip(self.judge.last, advantages, strict=True):
+            append_jsonl(path, _rollout_line(step, problem, completion, judged, advantage))
+        self._record()
+        return output
+
+    def _record(self) -> None:
+        """Metrics that TRL does not have: one value per reward, seconds per phase, entropy from the sampled tokens."""
+        metrics = self._metrics["train"]
+        for name in self.judge.last[0][2].verdicts:
+            values = [judged.verdicts[name].value for _, _, judged in self.judge.last]
+            known = [value for value in values if value is not None]
+            metrics[f"reward/{name}"].append(sum(known) / len(known) if known else float("nan"))
+        missing = sum(judged.total is None for _, _, judged in self.judge.last)
+        metrics["unjudged"].append(missing)
+        metrics["seconds/rollout"].append(self.vllm_generation.seconds)
+        metrics["seconds/reward"].append(self.judge.seconds)
+        metrics["rollout_tokens_per_second"].append(
+            self.vllm_generation.new_tokens / max(1e-6, self.vllm_generation.seconds)
+        )
+
+
+def _rollout_line(
+    step: int, problem: Problem, completion: Completion, judged: Judged, advantage: float
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "problem_id": problem.id,
+        "prompt": problem.prompt,
+        "answer": problem.answer,
+        "completion": completion.text,
+        "tokens": completion.tokens,
+        "truncated": completion.truncated,
+        "rewards": {
+            name: {"value": verdict.value, "reason": verdict.reason, "seconds": round(verdict.seconds, 6)}
+            for name, verdict in judged.verdicts.items()
+        },
+        "reward": judged.total,
+        "advantage": round(advantage, 6),
+    }
+
+
+def make_grpo_trainer(
+    recipe: Recipe,
+    stage: StagePlan,
+    folder: Path,
+    device: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    messages: Sequence[list[dict[str, str]]],
+    scorer: Scorer,
+    policy: Policy,
+    kernels: Kernels,
+    resume_step: int,
+) -> tuple[GroupTrainer, Journal]:
+    """The trainer of the GRPO stage, ready for `.train()`. `messages` are the problems as chat, index by index."""
+    block = recipe.grpo
+    assert block is not None and stage.steps is not None
+    args = arguments(GRPOConfig, recipe, block, stage, folder, device, **_options(block, stage, kernels))
+    journal = Journal(
+        MetricsWriter(folder / "metrics.jsonl", resume_step), block.prompts_per_step * block.group_size, _translate
+    )
+    judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id})
+    trainer: GroupTrainer | None = None
+
+    def seed_of(index: int) -> int:
+        assert trainer is not None
+        text = f"{recipe.seed}/{trainer.state.global_step}/{index}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+    with _bridged(policy, seed_of):
+        trainer = GroupTrainer(
+            model,
+            judge,
+            args,
+            train_dataset=Dataset.from_list(
+                [{"prompt": chat, "problem_index": index} for index, chat in enumerate(messages)]
+            ),
+            processing_class=tokenizer,
+            callbacks=[journal],
+            peft_config=lora_config(block.lora),
+        )
+    trainer.judge = judge
+    trainer.rollouts = folder / "rollouts"
+    trainer.rollouts.mkdir(parents=True, exist_ok=True)
+    if device == "cpu" and kernels.liger is not None:
+        trainer.liger_loss.compiled = False  # half a minute of compilation for a loss that takes milliseconds
+    verify(kernels, trainer.model)
+    return trainer, journal
+
+
+def _options(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any]:
+    options: dict[str, Any] = ALGORITHMS[block.algorithm] | {
+        "max_steps": stage.steps,
+        "warmup_steps": round(block.warmup * (stage.steps or 0)),
+        "num_generations": block.group_size,
+        "num_iterations": block.iterations,
+        "max_completion_length": block.rollout.max_tokens,
+        "beta": block.beta,
+        "temperature": block.rollout.temperature,
+        "top_p": block.rollout.top_p,
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": block.rollout.correction_cap,
+        "use_liger_kernel": kernels.liger is not None,
+        "liger_kernel_config": kernels.liger,
+        "log_completions": False,
+    }
+    if block.clip_low is not None:
+        options["epsilon"] = block.clip_low
+    if block.clip_high is not None:
+        options["epsilon_high"] = block.clip_high
+    return options
+
+
+def _translate(logs: dict[str, Any]) -> dict[str, float | None]:
+    names = {
+        "reward": "reward",
+        "reward_std": "reward_std",
+        "completions/mean_length": "completion_length",
+        "completions/clipped_ratio": "truncated",
+        "frac_reward_zero_std": "no_signal",
+        "entropy": "entropy",
+        "sampling/sampling_logp_difference/mean": "mismatch",
+        "sampling/sampling_logp_difference/max": "mismatch_max",
+        "kl": "kl",
+        "clip_ratio": "clip_ratio",
+        "clip_ratio/region_mean": "clip_ratio",
+        "step_time": "seconds/train",
+    }
+    kept = {new: logs[old] for old, new in names.items() if old in logs}
+    own = {key: value for key, value in logs.items() if key.startswith(("reward/", "seconds/")) or key in OWN}
+    return kept | own
+
+
+OWN = ("unjudged", "rollout_tokens_per_second")

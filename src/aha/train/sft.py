@@ -1,0 +1,77 @@
+"""Supervised training on packed tokens: continued pretraining and distillation differ only in their labels.
+
+A thin adapter over TRL's SFTTrainer. The rows come packed and labelled from `data/packing`, so TRL's own data
+preparation is off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from aha.data.packing import PackedCollator
+from aha.metrics import MetricsWriter
+from aha.models.kernels import Kernels, verify
+from aha.recipe.plan import StagePlan
+from aha.recipe.schema import Cpt, Distill, Recipe
+from aha.train.lora import lora_config
+from aha.train.trainer import Journal, Sealed, arguments
+
+
+class SupervisedTrainer(Sealed, SFTTrainer):
+    """TRL's SFTTrainer with sealed checkpoints."""
+
+
+def make_sft_trainer(
+    recipe: Recipe,
+    block: Cpt | Distill,
+    stage: StagePlan,
+    steps: int,
+    folder: Path,
+    device: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, list[int]]],
+    kernels: Kernels,
+    resume_step: int,
+) -> tuple[SupervisedTrainer, Journal]:
+    """The trainer of one supervised stage, ready for `.train()`."""
+    args = arguments(
+        SFTConfig,
+        recipe,
+        block,
+        stage,
+        folder,
+        device,
+        max_steps=steps,
+        warmup_steps=round(block.warmup * steps),
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        use_liger_kernel=kernels.liger is not None,
+        liger_kernel_config=kernels.liger,
+        loss_type="chunked_nll" if kernels.chunked_loss else "nll",
+    )
+    flatten = "flash" in (model.config._attn_implementation or "")
+    tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * stage.batch_size
+    journal = Journal(MetricsWriter(folder / "metrics.jsonl", resume_step), round(tokens), _translate)
+    trainer = SupervisedTrainer(
+        model,
+        args,
+        data_collator=PackedCollator(tokenizer.pad_token_id, flatten),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[journal],
+        peft_config=lora_config(block.lora),
+    )
+    verify(kernels, trainer.model)
+    return trainer, journal
+
+
+def _translate(logs: dict[str, Any]) -> dict[str, float]:
+    names = {"entropy": "entropy", "mean_token_accuracy": "token_accuracy"}
+    return {new: float(logs[old]) for old, new in names.items() if old in logs}

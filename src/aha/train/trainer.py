@@ -1,0 +1,156 @@
+"""What the three stages' trainers share: arguments, sealed checkpoints, metrics, and a clean stop.
+
+`Sealed` is mixed into TRL's trainers; the rest is a callback and a function from a stage's plan to TRL's arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from aha.errors import CheckpointError, Mistake, RecipeError, StageError
+from aha.metrics import MetricsWriter
+from aha.recipe.plan import StagePlan
+from aha.recipe.schema import Optimizer, Recipe
+from aha.train.checkpoints import seal
+
+
+class Interrupted(StageError):
+    """The stage was asked to stop, and saved a checkpoint first."""
+
+    exit_code = 75
+
+
+def arguments(
+    config: type[TrainingArguments], recipe: Recipe, block: Optimizer, stage: StagePlan, folder: Path, device: str, **own: Any
+) -> TrainingArguments:
+    """TRL's arguments for one stage: the planner's arithmetic, the recipe's knobs, and its `trainer:` block on top.
+
+    Raises RecipeError when the `trainer:` block names a field that TRL's config does not have.
+    """
+    fields = {field.name for field in dataclasses.fields(config)}
+    unknown = [key for key in block.trainer if key not in fields]
+    if unknown:
+        raise RecipeError(*(_unknown_field(stage.name, key, sorted(fields), config.__name__) for key in unknown))
+    values: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints" / ".partial"),
+        "per_device_train_batch_size": stage.micro_batch,
+        "gradient_accumulation_steps": stage.accumulation,
+        "learning_rate": block.learning_rate,
+        "lr_scheduler_type": block.schedule,
+        "weight_decay": block.weight_decay,
+        "max_grad_norm": block.max_grad_norm,
+        "gradient_checkpointing": block.gradient_checkpointing,
+        "logging_steps": block.log_every,
+        "logging_first_step": True,
+        "save_strategy": "steps" if stage.save_every else "no",
+        "save_steps": stage.save_every or 500,
+        "report_to": [] if recipe.tracking == "none" else [recipe.tracking],
+        "run_name": f"{recipe.name}/{stage.directory}",
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "use_cpu": device == "cpu",
+        "bf16": mixed_bf16(device),
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device == "cuda",
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "ddp_timeout": 1800,
+    }
+    return config(**values | own | block.trainer)
+
+
+def _unknown_field(stage: str, key: str, known: list[str], config: str) -> Mistake:
+    import difflib
+
+    nearest = difflib.get_close_matches(key, known, 1)
+    return Mistake(f"{stage}.trainer.{key}", key, f"a field of TRL's {config}", nearest[0] if nearest else None)
+
+
+def mixed_bf16(device: str) -> bool:
+    """Mixed bfloat16 where the hardware has it. Without AVX512-BF16 a CPU emulates it, five times slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class Sealed:
+    """Mixed in before a TRL trainer: every checkpoint is written aside, sealed, and only then given its name."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card: the run directory says more."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        partial = Path(self.args.output_dir)  # type: ignore[attr-defined]
+        shutil.rmtree(partial, ignore_errors=True)
+        step = self.state.global_step  # type: ignore[attr-defined]
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
+            if self.is_world_process_zero():  # type: ignore[attr-defined]
+                seal(partial / f"checkpoint-{step}", partial.parent, step)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            shutil.rmtree(partial, ignore_errors=True)
+            older = sorted(partial.parent.glob("step-*"))
+            kept = f"the newest good one is {older[-1].name}" if older else "there is no older one"
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be saved in {partial.parent}: {error}; {kept}. "
+                "Make room and run the same command again"
+            ) from error
+
+
+class Journal(TrainerCallback):
+    """Writes metrics.jsonl, stops on the first non-finite loss, and turns SIGTERM into a checkpoint and an exit."""
+
+    def __init__(self, writer: MetricsWriter, tokens_per_step: int, translate: Callable[[dict[str, Any]], dict[str, Any]]):
+        self._writer = writer
+        self.tokens_per_step = tokens_per_step
+        self._translate = translate
+        self._asked_to_stop = False
+        self._since = (time.time(), 0)
+        self.first_step_at: float | None = None
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self._asked_to_stop = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._since = (time.time(), state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.first_step_at = self.first_step_at or time.time()
+        if self._asked_to_stop and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        for name in ("loss", "grad_norm"):
+            if name in logs and not math.isfinite(float(logs[name])):
+                raise StageError(f"{name} is {logs[name]} at step {state.global_step}: stopped; the last checkpoint is from before it")
+        then, step = self._since
+        self._since = (time.time(), state.global_step)
+        speed = (state.global_step - step) * self.tokens_per_step / max(1e-6, time.time() - then)
+        common = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
+        self._writer.write(
+            state.global_step,
+            tokens=state.global_step * self.tokens_per_step,
+            tokens_per_second=speed,
+            **common,
+            **self._translate(logs),
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._asked_to_stop and state.global_step < state.max_steps:
+            raise Interrupted(f"stopped at step {state.global_step} of {state.max_steps}, checkpoint saved")
