@@ -2,10 +2,11 @@
 
 Source: the format reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2). Range: 0 or 1.
 
-Choices: the layout is exactly `<think>…</think><answer>…</answer>`, white space between and around them aside; each tag
-stands once, so a block repeated a thousand times earns nothing. The answer may not be blank; the think block may, until
-`min_think_chars` asks for text (R1-Zero's own template does not). A template that already wrote `<think>` counts as if
-the policy had written it. Tags are matched literally: full-width letters, attributes and zero-width spaces are not tags.
+Choices: the layout is exactly `<think>…</think><answer>…</answer>`, white space between and around them aside; each
+tag stands once, so a block repeated a thousand times earns nothing. The answer may not be blank; the think block may,
+until `min_think_chars` asks for text (R1-Zero's own template does not). A template that already wrote `<think>`
+counts as if the policy had written it. Tags are matched literally: full-width letters, attributes and zero-width
+spaces are not tags.
 """
 
 from __future__ import annotations

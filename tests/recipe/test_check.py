@@ -62,7 +62,8 @@ def test_without_a_file_mistakes_are_named_by_their_keys(load: Load) -> None:
         (
             ["grpo.iterations=4", "grpo.save_every=10"],
             "override grpo.save_every=10\n  given     10\n"
-            "  expected  a multiple of iterations (4): a resume starts at a fresh batch of completions\n  nearest   8 or 12",
+            "  expected  a multiple of iterations (4): a resume starts at a fresh batch of completions\n"
+            "  nearest   8 or 12",
         ),
     ],
 )

@@ -1,10 +1,10 @@
 """The recipe and what follows from it: a YAML file is read, validated, checked and worked out into a plan."""
 
 from aha.recipe.check import check
-from aha.recipe.describe import Row, describe
 from aha.recipe.document import Document, read_document
 from aha.recipe.load import dump_recipe, load_recipe, recipe_hash
 from aha.recipe.plan import EvalPlan, Plan, StagePlan, make_plan
+from aha.recipe.rows import Row, describe
 from aha.recipe.schema import Recipe
 
 __all__ = [

@@ -179,15 +179,11 @@ def _evals(recipe: Recipe, root: Path, stages: list[StagePlan]) -> list[EvalPlan
     if recipe.eval is None or not stages:
         return []
     targets = _targets(recipe, recipe.eval, stages)
-    groups = [targets] if recipe.eval.when == "end" else [[target] for target in targets]
-    ends = stages[-1].directory
+    at_end = {stages[-1].directory: targets}
+    targets_after = at_end if recipe.eval.when == "end" else {target: [target] for target in targets}
     results = read_object(root / "results.json") or {}
     fresh = {stage.directory: _fingerprint(root, stage) for stage in stages if stage.state == "skip"}
-    return [
-        _eval_plan(recipe.eval, group, ends if recipe.eval.when == "end" else group[0], results, fresh)
-        for group in groups
-        if group
-    ]
+    return [_eval_plan(recipe.eval, group, after, results, fresh) for after, group in targets_after.items() if group]
 
 
 def _targets(recipe: Recipe, wanted: Eval, stages: list[StagePlan]) -> list[str]:

@@ -9,19 +9,28 @@ A file in `reward_fns/` has one function, and optionally its arguments:
     def score(completion: Completion, problem: Problem, params: Params) -> Score: ...
     def score_group(completions: Sequence[Completion], problem: Problem, params: Params) -> list[Score]: ...
 
-`score` sees one completion, `score_group` all completions of one problem; a file has one of the two. An optional
-`warm_up()` runs once, before the first completion: expensive imports go there. The name of the file is the name of the
-reward in recipes and in the metrics. "Could not judge" is `Score(None, reason)`: never 0, never 1.
+`score` sees one completion, `score_group` all completions of one problem; a file has one of the two. `params` may be
+left out where there are none. An optional `warm_up()`, or `warm_up(params)`, runs once, before the first completion:
+expensive imports go there, so that planning a run stays quick and a fresh worker starts within milliseconds.
+
+The name of the file is the name of the reward, in recipes and in the metrics. "Could not judge" is `Score(None,
+reason)`: never 0, never 1. Nothing else is asked: no registry, no batch, and no care for time-outs or exceptions,
+which become verdicts without a value where the reward runs.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aha.rewards.extract import after_thinking, final_answer, whole_text
+from aha.rewards.answers.extract import after_thinking, final_answer, whole_text
 from aha.types import Completion, Problem, Score
 
-__all__ = ["Completion", "Failure", "Problem", "Score", "after_thinking", "final_answer", "whole_text"]
+if TYPE_CHECKING:
+    from aha.rewards.load import Reward
+
+__all__ = ["Completion", "Failure", "Problem", "Score", "after_thinking", "final_answer", "grader", "whole_text"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +39,11 @@ class Failure(Score):
 
     value: None = None
     reason: str = ""
+
+
+@functools.cache
+def grader(name: str) -> Reward:
+    """Another reward by its name, for a reward that builds on a verdict; see `reward_fns/cosine_length.py`."""
+    from aha.rewards.load import load_reward  # here, because load.py knows this contract
+
+    return load_reward(name, {})

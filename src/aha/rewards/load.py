@@ -1,8 +1,9 @@
 """From a name in a recipe to a reward: find the file, check its arguments, and wrap it so that it cannot do harm.
 
-Three spellings are understood: `math_answer` (a file in `reward_fns/`), `path/to/file.py`, and `package.module:function`
-(`path/to/file.py:function` too). A function named `score` or `score_group` follows the house's contract; any other is
-taken for a plain TRL/Open-R1 reward, `f(completions, **columns) -> list[float | None]`, and plugs in unchanged.
+Three spellings are understood: `math_answer` (a file in `reward_fns/`), `path/to/file.py`, and
+`package.module:function` (`path/to/file.py:function` too). A function named `score` or `score_group` follows the
+house's contract; any other is taken for a plain TRL/Open-R1 reward, `f(completions, **columns) -> list[float |
+None]`, and plugs in unchanged.
 """
 
 from __future__ import annotations
@@ -63,19 +64,19 @@ def load_reward(name: str, params: Mapping[str, Any], where: str = "") -> Reward
     where = where or name
     source, function_name = locate(name, where)
     module = _import(source, name)
-    function = _function(module, source, function_name, where)
-    warm_up = getattr(module, "warm_up", lambda: None)
-    if function.__name__ in HOUSE_FUNCTIONS:
-        arguments = build_params(getattr(module, "Params", None), params, where)
-        judge = _house_judge(function, arguments)
-        return Reward(name, judge, whole_group=function.__name__ == "score_group", warm_up=warm_up)
-    return Reward(name, _plain_judge(function, params, where), whole_group=True, warm_up=warm_up)
+    found, function = _function(module, source, function_name, where)
+    if found not in HOUSE_FUNCTIONS:
+        return Reward(name, _plain_judge(function, params, where), whole_group=True, warm_up=lambda: None)
+    arguments = build_params(getattr(module, "Params", None), params, where)
+    whole_group = found == "score_group"
+    warm_up = _with_params(getattr(module, "warm_up", lambda: None), 0, arguments)
+    return Reward(name, _house_judge(function, arguments, whole_group), whole_group, warm_up)
 
 
 def check_params(name: str, params: Mapping[str, Any], where: str = "") -> None:
     """What can be said about a reward at plan time, without importing anything heavy: RecipeError when it is wrong.
 
-    Files are executed (they keep heavy imports in `warm_up`); of `package.module:function` only the package is looked up.
+    Files are executed (they keep heavy imports in `warm_up`); a `package.module:function` is only looked up.
     """
     source, _ = locate(name, where or name)
     if isinstance(source, Path):
@@ -98,7 +99,7 @@ def weight_and_params(entry: float | Mapping[str, Any]) -> tuple[float, dict[str
 
 
 def reward_folder() -> Path:
-    """Where the files of `reward_fns/` are: AHA_REWARD_FNS, else the working directory's, else the source checkout's."""
+    """Where the library is: AHA_REWARD_FNS, else `reward_fns/` of the working directory, else of the checkout."""
     if os.environ.get("AHA_REWARD_FNS"):
         return Path(os.environ["AHA_REWARD_FNS"])
     here = Path("reward_fns")
@@ -160,13 +161,13 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, source: Path | str, wanted: str | None, where: str) -> Callable[..., Any]:
-    """The function asked for, else `score`, `score_group`, or the function named like its file."""
+def _function(module: ModuleType, source: Path | str, wanted: str | None, where: str) -> tuple[str, Callable[..., Any]]:
+    """The name and the function asked for, else `score`, `score_group`, or the function named like its file."""
     names = [wanted] if wanted else [*HOUSE_FUNCTIONS, Path(source).stem]
     for name in names:
         function: Callable[..., Any] | None = getattr(module, name, None)
         if callable(function):
-            return function
+            return name, function
     public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     nearest = difflib.get_close_matches(names[-1], public, n=1)
     raise RecipeError(
@@ -177,18 +178,27 @@ def _function(module: ModuleType, source: Path | str, wanted: str | None, where:
 # --- calling -------------------------------------------------------------------------------------------------------
 
 
-def _house_judge(function: Callable[..., Any], params: Any) -> Judge:
-    """`score` and `score_group` behind one face. `params` may be left out of a signature that has no use for it."""
-    trailing = (params,) if len(inspect.signature(function).parameters) >= 3 else ()
-    if function.__name__ == "score_group":
-        return lambda completions, problem: _finished(function(completions, problem, *trailing))
-    return lambda completions, problem: [_finished(function(one, problem, *trailing)) for one in completions]
+def _house_judge(function: Callable[..., Any], params: Any, whole_group: bool) -> Judge:
+    """`score` and `score_group` behind one face."""
+    judge = _with_params(function, 2, params)
+    if whole_group:
+        return lambda completions, problem: _finished(judge(completions, problem))
+    return lambda completions, problem: [_finished(judge(completion, problem)) for completion in completions]
+
+
+def _with_params(function: Callable[..., Any], position: int, params: Any) -> Callable[..., Any]:
+    """The function with `params` bound, unless its signature has no use for them."""
+    if len(inspect.signature(function).parameters) <= position:
+        return function
+    return lambda *given: function(*given, params)
 
 
 def _plain_judge(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> Judge:
-    """A TRL/Open-R1 function. The arguments of the recipe reach it as keywords; `completions` is `text` or `messages`."""
+    """A TRL/Open-R1 function. Arguments of the recipe reach it as keywords; `completions: text | messages` is ours."""
     params = dict(params)
-    form = params.pop("completions", None) or ("messages" if _reads_messages(function) else "text")
+    form = params.pop("completions", "messages" if _reads_messages(function) else "text")
+    if form not in ("text", "messages"):
+        raise RecipeError(Mistake(f"{where}.completions", repr(form), "text or messages"))
     accepted = inspect.signature(function).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     unknown = [key for key in params if key not in accepted]

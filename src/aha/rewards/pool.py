@@ -8,6 +8,7 @@ deadline and a fork; what else was in its task goes on in a fresh worker.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -28,6 +29,8 @@ from aha.rewards.worker import BURY, COMMAND, FORK, KILL, REPLY, receive_bytes, 
 
 START_GRACE = 30.0
 """Seconds a worker may take, on a busy machine, to announce its first judgement."""
+MAX_ATTEMPTS = 3
+"""Workers that may die before they begin with a task; an idle one can be killed by the system at any time."""
 NURSERY_GRACE = 300.0
 """Seconds the rewards may take to be imported."""
 
@@ -63,6 +66,8 @@ class _Assignment:
     index: int
     task: Task
     first: int = 0
+    attempts: int = 0
+    """Workers that died before they began with it."""
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -76,6 +81,7 @@ class _Worker:
     assignment: _Assignment = field(default_factory=lambda: _Assignment(-1, Task((), b"")))
     current: int = 0
     """The unit being judged, counted from the assignment's first."""
+    started: bool = False
     due: float = 0.0
     buffer: bytearray = field(default_factory=bytearray)
 
@@ -230,7 +236,7 @@ class _Run:
 
     def _assign(self, assignment: _Assignment) -> None:
         worker = self._pool.take_worker()
-        worker.assignment, worker.current = assignment, 0
+        worker.assignment, worker.current, worker.started = assignment, 0, False
         worker.due = time.monotonic() + START_GRACE + self._allowed(assignment.units[0])
         self._busy[worker.pid] = worker
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
@@ -258,7 +264,7 @@ class _Run:
             return True
         for kind, *content in messages:
             if kind == "start":
-                worker.current = content[0]
+                worker.current, worker.started = content[0], True
                 worker.due = time.monotonic() + self._allowed(worker.assignment.units[worker.current])
             elif kind == "done":
                 self._note(worker, content[0], content[1], content[2])
@@ -282,6 +288,9 @@ class _Run:
         exit_code = self._pool.end(worker, died)
         if died and exit_code is not None:
             reason += f": {_exit_text(exit_code)}"
+        if died and not worker.started and assignment.attempts < MAX_ATTEMPTS:
+            self._waiting.appendleft(dataclasses.replace(assignment, attempts=assignment.attempts + 1))
+            return
         at = assignment.first + worker.current
         if at < len(assignment.task.units):
             unit = assignment.task.units[at]

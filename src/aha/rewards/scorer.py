@@ -151,7 +151,8 @@ class _Budget:
         self._seen, self._failed, self._example = 0, 0, ""
         if failed > self._share * seen:
             raise RewardError(
-                f"reward {self._name} failed on {failed} of {seen} completions (its budget is {self._share:.0%}); the first: {example}"
+                f"reward {self._name} failed on {failed} of {seen} completions; its budget is {self._share:.0%}.\n"
+                f"The first was {example}"
             )
 
 

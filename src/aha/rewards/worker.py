@@ -107,9 +107,11 @@ def _attend(control: socket.socket, rewards: list[Reward], parent: int) -> None:
             if command == FORK:
                 answer = _fork(control, socket.socket(fileno=descriptors[0]), rewards)
                 alive.add(answer)
-            else:
+            elif pid in alive:
                 answer = _bury(pid, patience=0.0 if command == KILL else 0.2)
                 alive.discard(pid)
+            else:
+                answer = -signal.SIGKILL  # the child of a nursery before this one: it died with it
             control.sendall(REPLY.pack(answer))
     finally:
         for pid in alive:

@@ -8,7 +8,7 @@ never closes has none.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from aha.types import Completion
 
@@ -19,8 +19,12 @@ ANSWER = ("<answer>", "</answer>")
 TAIL = 2048
 """Characters at the end of a completion in which a stated answer ("The answer is 5.") is looked for."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_STATED = re.compile(r"(?:####|\bfinal answer\s*(?:is|:|\*)|\banswer\s*(?:is|:))[\s:*]*([^\n]*)", re.IGNORECASE)
+ALONE = 40
+"""Characters of a completion that may be nothing but its answer."""
+
+_BRACE = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|(?P<bare>\\+boxed\s*[0-9A-Za-z])|\\.|[{}]", re.DOTALL)
+_JOINED = re.compile(r"[\s$,;.()]*(?:or|and)?[\s$,;()]*")
+_STATED = re.compile(r"(?:####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:))[\s:*]*([^\n]*)", re.IGNORECASE)
 
 
 def whole_text(completion: Completion) -> str:
@@ -44,38 +48,56 @@ def last_tagged(text: str, tags: tuple[str, str] = ANSWER) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last balanced `\boxed{…}`; of nested boxes, the innermost last one.
+    r"""The content of the last balanced `\boxed{…}`. Boxes side by side, `\boxed{1} or \boxed{2}`, are one list.
 
-    >>> last_boxed(r"\boxed{1} and \boxed {\frac{1}{2}} and \boxed{3")
+    >>> last_boxed(r"\boxed{1} then \boxed {\frac{1}{2}} and \boxed{3")
     '\\frac{1}{2}'
+    >>> last_boxed(r"\boxed{5} or \boxed{6}")
+    '5, 6'
     """
-    for opening in reversed(list(_BOX.finditer(text))):
-        end = _closing_brace(text, opening.end())
-        if end is not None:
-            return text[opening.end() : end]
-    return None
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    first = len(boxes) - 1
+    while first and _JOINED.fullmatch(text[boxes[first - 1].end : boxes[first].start][:16]):
+        first -= 1
+    return ", ".join(dict.fromkeys(text[box.inner : box.end - box.closing] for box in boxes[first:]))
 
 
-def _closing_brace(text: str, start: int) -> int | None:
-    depth, position = 1, start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return position
-        position += 1
-    return None
+class _Box(NamedTuple):
+    start: int
+    inner: int
+    end: int
+    closing: int
+    """Length of the closing brace; 0 for `\\boxed5`."""
+
+
+def _boxes(text: str) -> list[_Box]:
+    """The outermost balanced boxes, in order, in one pass with a stack of open braces."""
+    boxes: list[_Box] = []
+    open_braces: list[tuple[int, int] | None] = []
+    for match in _BRACE.finditer(text):
+        token = match[0]
+        if match["box"]:
+            open_braces.append((match.start(), match.end()))
+        elif match["bare"]:
+            boxes.append(_Box(match.start(), match.end() - 1, match.end(), 0))
+        elif token == "{":
+            open_braces.append(None)
+        elif token == "}" and open_braces and (opened := open_braces.pop()):
+            while boxes and boxes[-1].start > opened[0]:
+                boxes.pop()
+            boxes.append(_Box(*opened, match.end(), 1))
+    return boxes
 
 
 def stated(text: str) -> str | None:
-    """The last answer stated in words: `#### 5`, `Final answer: 5`, `The answer is 5.`"""
-    found = _STATED.findall(text[-TAIL:])
-    return found[-1].strip().rstrip("*").strip() if found and found[-1].strip() else None
+    """The last answer stated in words (`#### 5`, `The answer is 5.`), or the whole of a very short text."""
+    found = [each.strip() for each in _STATED.findall(text[-TAIL:]) if each.strip()]
+    if found:
+        return re.split(r"\.(?:\s|$)", found[-1])[0].rstrip("*").strip() or None
+    alone = text[: TAIL + 1].strip()
+    return alone if 0 < len(alone) <= ALONE and "\n" not in alone and len(text) <= TAIL else None
 
 
 def final_answer(completion: Completion, require: Require = "any", tags: tuple[str, str] = ANSWER) -> str | None:

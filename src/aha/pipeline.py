@@ -1,0 +1,212 @@
+"""The pipeline: a plan is run stage by stage, evaluated, and written up. This process imports no torch.
+
+Each stage and each evaluation is a process of its own, so its memory, its engine and its crashes end with it. What
+they do is told as events; the command line shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aha import launch
+from aha.environment import describe_environment
+from aha.errors import StageError
+from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash
+from aha.report import write_report
+from aha.rewards.load import check_params, weight_and_params
+from aha.rundir import RunDir, read_object, write_json, write_text
+
+POLL = 0.2  # seconds
+PATIENCE = 600.0
+"""Seconds that a stage has to finish its step and save, once asked to stop."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a watcher wants to know: `what` is one of skip, start, step, remark, done, report."""
+
+    what: str
+    part: str
+    text: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Stopped(StageError):
+    """The user stopped the run; the same command goes on."""
+
+    exit_code = 130
+
+
+def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
+    """Check what a recipe alone cannot tell (the rewards' arguments), and plan.
+
+    Raises RecipeError or RewardError; touches nothing.
+    """
+    for name, entry in (recipe.grpo.rewards if recipe.grpo else {}).items():
+        check_params(name, weight_and_params(entry)[1], f"grpo.rewards.{name}")
+    for task in recipe.eval.tasks if recipe.eval else ():
+        check_params(task.grader, task.params, f"eval.tasks.{task.name}")
+    return make_plan(recipe, run_dir, source)
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[RunDir]:
+    """The run directory, locked, claimed for this recipe, and with the plan in it.
+
+    Raises RunDirError when another process is in it, or when it belongs to a different recipe.
+    """
+    run = RunDir(plan.run_dir)
+    with run.lock():
+        run.claim(dump_recipe(plan.recipe), recipe_hash(plan.recipe))
+        write_text(run.root / "plan.json", plan.model_dump_json(indent=1))
+        write_json(run.root / "environment.json", describe_environment())
+        yield run
+
+
+def execute(plan: Plan) -> Iterator[Event]:
+    """Run what the plan says is missing, and report.
+
+    Raises StageError with the child's own words when a stage or an evaluation fails; Stopped on Ctrl-C.
+    """
+    with opened(plan) as run:
+        yield from _evaluations(plan, run, "base")
+        for stage in plan.stages:
+            yield from _stage(plan, run, stage)
+            yield from _evaluations(plan, run, stage.directory)
+        yield Event("report", "report", str(write_report(run.root)))
+
+
+def evaluate(plan: Plan) -> Iterator[Event]:
+    """Only the evaluations, of the stages that are finished."""
+    finished = {"base", *(stage.directory for stage in plan.stages if stage.state == "skip")}
+    with opened(plan) as run:
+        for index, evaluation in enumerate(plan.evals):
+            if set(evaluation.targets) <= finished:
+                yield from _evaluation(plan, run, index, evaluation)
+            else:
+                waiting = ", ".join(target for target in evaluation.targets if target not in finished)
+                yield Event("skip", "eval", f"{waiting} has not been trained yet")
+        yield Event("report", "report", str(write_report(run.root)))
+
+
+def _stage(plan: Plan, run: RunDir, stage: StagePlan) -> Iterator[Event]:
+    if stage.state == "skip":
+        yield Event("skip", stage.directory, stage.why)
+        return
+    folder = run.stage(stage.name)
+    if stage.state == "run":
+        _set_aside(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield Event("start", stage.directory, stage.why, {"steps": stage.steps})
+    command = launch.stage_command(plan, stage)
+    yield from _watch(command, folder, folder / "failure.json", stage.directory, plan)
+    done = run.done(stage.name)
+    if done is None:
+        raise StageError(f"{stage.directory} ended without finishing; its log is {folder / 'log.txt'}")
+    yield Event("done", stage.directory, facts=done)
+
+
+def _set_aside(folder: Path) -> None:
+    """What an earlier, different version of this stage left is kept under another name."""
+    if any(folder.glob("checkpoints/step-*")) or (folder / "model").exists():
+        folder.rename(folder.with_name(f"{folder.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _evaluations(plan: Plan, run: RunDir, after: str) -> Iterator[Event]:
+    for index, evaluation in enumerate(plan.evals):
+        if evaluation.after == after:
+            yield from _evaluation(plan, run, index, evaluation)
+
+
+def _evaluation(plan: Plan, run: RunDir, index: int, evaluation: EvalPlan) -> Iterator[Event]:
+    if evaluation.state == "skip":
+        yield Event("skip", "eval", evaluation.why)
+        return
+    folder = run.root / "eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    yield Event("start", "eval", ", ".join(evaluation.targets))
+    yield from _watch(launch.eval_command(plan, index), folder, folder / "failure.json", "eval", plan)
+    results = read_object(run.root / "results.json") or {}
+    yield Event("done", "eval", facts={"seconds": time.time() - began, "results": results})
+
+
+def _watch(command: list[str], folder: Path, failure: Path, part: str, plan: Plan) -> Iterator[Event]:
+    """Run a child to its end, telling its metrics and remarks as they appear."""
+    failure.unlink(missing_ok=True)
+    log = folder / "log.txt"
+    tails = {"step": _Tail(folder / "metrics.jsonl"), "remark": _Tail(folder / "remarks.txt")}
+    process = launch.start(command, log, plan.recipe.hardware.threads)
+    try:
+        while True:
+            ended = process.poll() is not None
+            for what, tail in tails.items():
+                for line in tail.lines():
+                    yield _event(what, part, line, folder)
+            if ended:
+                break
+            time.sleep(POLL)
+    except (KeyboardInterrupt, GeneratorExit):
+        _stop(process)
+        raise Stopped(f"{part} was stopped and has saved; the same command goes on from there") from None
+    finally:
+        if process.poll() is None:
+            launch.kill(process)
+    if process.returncode != 0:
+        raise _failed(process.returncode, failure, log, part)
+
+
+def _event(what: str, part: str, line: str, folder: Path) -> Event:
+    if what == "remark":
+        return Event("remark", part, line)
+    steps = (read_object(folder / "config.json") or {}).get("steps")
+    return Event("step", part, facts=json.loads(line) | {"steps": steps})
+
+
+class _Tail:
+    """The lines that have been added to a file since the last look. What was there at the start is old news."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._at = path.stat().st_size if path.exists() else 0
+
+    def lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        self._at = min(self._at, self._path.stat().st_size)
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._at += len(whole) + len(newline)
+        return whole.decode(errors="replace").splitlines()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """First ask; the second Ctrl-C, or a stage that does not answer, is a kill."""
+    launch.ask_to_stop(process)
+    try:
+        process.wait(PATIENCE)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        launch.kill(process)
+
+
+def _failed(code: int, failure: Path, log: Path, part: str) -> StageError:
+    told = read_object(failure)
+    if told and "traceback" not in told:
+        error = StageError(f"{part}: {told['message']}")
+        error.exit_code = told["exit_code"]
+        return error
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    detail = f"{told['kind']}: {told['message']}\n" if told else ""
+    lines = log.read_text(errors="replace").splitlines()[-12:] if log.exists() and not told else []
+    return StageError(f"{part} {how}; its log is {log}\n{detail}" + "\n".join(f"  | {line}" for line in lines))

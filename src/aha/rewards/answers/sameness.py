@@ -1,0 +1,270 @@
+"""Whether two values are the same answer: one method for each kind of thing that a reference can be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from aha.rewards.answers.equality import equal, proportional
+from aha.rewards.answers.errors import Irrational, Undefined, Unreadable
+from aha.rewards.answers.exact import exact, substitute
+from aha.rewards.answers.grammar import Node, Tree, names, parse
+from aha.rewards.answers.regions import MIRRORED, NotARegion, region
+from aha.rewards.answers.values import (
+    Combined,
+    Many,
+    Matrix,
+    Name,
+    Ratio,
+    Relation,
+    Residue,
+    Scalar,
+    Value,
+    is_label,
+    is_tuple_of_names,
+    read,
+)
+
+
+@dataclass(frozen=True)
+class Sameness:
+    """Whether an answer is a reference. Not symmetric: the reference says what kind of thing it is."""
+
+    units_required: bool = False
+    percent: bool = False
+    """25 and 25 % are the same."""
+
+    def __call__(self, gold: Value, given: Value) -> bool:
+        given = self._simplified(gold, given)
+        if isinstance(gold, Many) and gold.brackets == "list" and _have_own_names(gold.items):
+            gold = Many(tuple(_in_order_of_names(gold.items)), "()")
+        compare: dict[type, Callable[[Any, Value], bool]] = {
+            Scalar: self._scalar,
+            Many: self._many,
+            Relation: self._relation,
+            Combined: self._region,
+            Matrix: self._matrix,
+            Ratio: self._ratio,
+            Residue: self._residue,
+            Name: self._name,
+        }
+        return compare[type(gold)](gold, given)
+
+    def _simplified(self, gold: Value, given: Value) -> Value:
+        """`x = 5` for 5, `(x, y) = (1, 2)` for (1, 2), `{5}` for 5: what was asked for, without its name."""
+        if isinstance(gold, Relation):
+            return given
+        while isinstance(given, Relation) and (value := _value_of(given)) is not None:
+            given = value
+        if isinstance(gold, Scalar) and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
+            given = given.items[0]
+        return given
+
+    def _scalar(self, gold: Scalar, given: Value) -> bool:
+        if isinstance(given, Many) and re.fullmatch(r"-?\d+,\d+", given.text):  # a decimal comma
+            given = Scalar(Fraction(given.text.replace(",", ".")))
+        if isinstance(given, Ratio) and len(given.terms) == 2 and not given.is_clock and given.terms[1]:
+            given = Scalar(given.terms[0] / given.terms[1])
+        if not isinstance(given, Scalar):
+            return False
+        if gold.unit is not None and given.unit is not None:
+            if gold.unit.dimension != given.unit.dimension:
+                return False
+            return equal(_in_base_units(gold), _in_base_units(given))
+        if (gold.unit is None) != (given.unit is None) and self.units_required:
+            return False
+        return self._equal_up_to_notation(gold.tree, given.tree)
+
+    def _equal_up_to_notation(self, gold: Tree, given: Tree) -> bool:
+        if equal(gold, _with_constant_of(gold, given)):
+            return True
+        for one, other in ((gold, given), (given, gold)):
+            if isinstance(one, Node) and one.op == "deg" and not _mentions_degrees_or_pi(other):
+                return equal(one.args[0], other)
+        if self.percent:
+            return equal(Node("/", (gold, Fraction(100))), given) or equal(gold, Node("/", (given, Fraction(100))))
+        return False
+
+    def _many(self, gold: Many, given: Value) -> bool:
+        if isinstance(given, Matrix) and gold.brackets in ("()", "⟨⟩"):
+            given = _vector(given)
+        if gold.brackets in ("set", "list") and not isinstance(given, Many):
+            if len(gold.items) == 1 and isinstance(given, Scalar):
+                return self(gold.items[0], given)
+            return isinstance(given, Combined) and self._region(gold, given)
+        if not isinstance(given, Many):
+            return self._region(gold, given)
+        if not gold.ordered:
+            return not given.ordered and self._same_members(gold, given)
+        if given.brackets == "set" or (given.brackets != "list" and _round(given.brackets) != _round(gold.brackets)):
+            return False
+        items = _in_order_of_names(given.items) if _have_own_names(given.items) else list(given.items)
+        return len(items) == len(gold.items) and all(map(self, gold.items, items))
+
+    def _same_members(self, gold: Many, given: Many) -> bool:
+        if len(given.items) > 4 * len(gold.items) + 16:
+            return False
+        expected, found = self._members(gold, given), self._members(given, gold)
+        if len(expected) != len(found):
+            return False
+        for item in expected:
+            match = next((other for other in found if self(item, other)), None)
+            if match is None:
+                return False
+            found.remove(match)
+        return True
+
+    def _members(self, many: Many, given: Many) -> list[Value]:
+        """The members, once each when one side is a set."""
+        items: list[Value] = []
+        for item in many.items:
+            if "set" in (many.brackets, given.brackets) and any(self(other, item) for other in items):
+                continue
+            items.append(item)
+        return items
+
+    def _relation(self, gold: Relation, given: Value) -> bool:
+        if not isinstance(given, Relation):
+            value = _value_of(gold)
+            return self(value, given) if value is not None else self._region(gold, given)
+        if gold.signs == given.signs == ("=",):
+            return _same_equation(gold, given) or self._same_definition(gold, given)
+        return self._region(gold, given) or _same_inequality(gold, given)
+
+    def _same_definition(self, gold: Relation, given: Relation) -> bool:
+        """`x = 5` and `x = 10/2`: the same name, the same value."""
+        ours, theirs = _value_of(gold), _value_of(given)
+        if ours is None or theirs is None or not is_label(gold.sides[0]):
+            return False
+        functions = [re.fullmatch(r"([A-Za-z])\(([A-Za-z])\)", squeezed(each.sides[0])) for each in (gold, given)]
+        if functions[0] and functions[1] and functions[0][1] == functions[1][1] and isinstance(theirs, Scalar):
+            return self(ours, Scalar(substitute(theirs.tree, functions[1][2], functions[0][2])))
+        return squeezed(gold.sides[0]) == squeezed(given.sides[0]) and self(ours, theirs)
+
+    def _region(self, gold: Value, given: Value) -> bool:
+        try:
+            return region(gold) == region(given)
+        except (NotARegion, Undefined):
+            pass
+        if isinstance(gold, Combined) and isinstance(given, Combined):
+            same_length = gold.sign == given.sign and len(gold.parts) == len(given.parts)
+            return same_length and all(map(self, gold.parts, given.parts))
+        return False
+
+    def _matrix(self, gold: Matrix, given: Value) -> bool:
+        if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
+            return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
+        if not isinstance(given, Matrix) or [len(row) for row in gold.rows] != [len(row) for row in given.rows]:
+            return False
+        pairs = zip(gold.rows, given.rows, strict=True)
+        return all(equal(one, other) for ours, theirs in pairs for one, other in zip(ours, theirs, strict=True))
+
+    def _ratio(self, gold: Ratio, given: Value) -> bool:
+        if isinstance(given, Scalar) and len(gold.terms) == 2 and not gold.is_clock:
+            return bool(gold.terms[1]) and equal(gold.terms[0] / gold.terms[1], given.tree)
+        if not isinstance(given, Ratio) or len(gold.terms) != len(given.terms):
+            return False
+        if gold.is_clock or given.is_clock:
+            return gold.terms == given.terms and gold.suffix in ("", given.suffix)
+        return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
+
+    def _residue(self, gold: Residue, given: Value) -> bool:
+        if not isinstance(given, Residue) or not equal(gold.modulus, given.modulus):
+            return False
+        try:
+            return (exact(gold.tree) - exact(given.tree)) % exact(gold.modulus) == 0
+        except (Irrational, Undefined, ZeroDivisionError):
+            return equal(gold.tree, given.tree)
+
+    def _name(self, gold: Name, given: Value) -> bool:
+        return gold == given or self._region(gold, given)
+
+
+def _value_of(relation: Relation) -> Value | None:
+    """The value that a chain of equations arrives at, `x = 2+3 = 5`; None when its sides disagree or define nothing."""
+    if set(relation.signs) != {"="}:
+        return None
+    sides = list(relation.sides)
+    if is_label(sides[0]) or is_tuple_of_names(sides[0]):
+        sides = sides[1:]
+    elif len(sides) == 2 and is_label(sides[1]):
+        sides = sides[:1]
+    values = [read(side, letters_are_units=True) for side in sides]
+    last = values[-1]
+    agree = all(
+        isinstance(value, Scalar) and isinstance(last, Scalar) and equal(value.tree, last.tree) for value in values[:-1]
+    )
+    return last if agree else None
+
+
+def _have_own_names(items: tuple[Value, ...]) -> bool:
+    """`x = 1, y = 2` is a pair; `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are roots."""
+    found = [item.sides[0] for item in items if isinstance(item, Relation) and re.fullmatch("[A-Za-z]", item.sides[0])]
+    return len(set(found)) == len(items) > 1
+
+
+def _in_order_of_names(items: tuple[Value, ...]) -> list[Value]:
+    return sorted(items, key=lambda item: item.sides[0] if isinstance(item, Relation) else "")
+
+
+def _vector(matrix: Matrix) -> Many:
+    single = all(len(row) == 1 for row in matrix.rows)
+    return Many(tuple(Scalar(row[0]) for row in matrix.rows) if single else (), "()")
+
+
+def _round(brackets: str) -> str:
+    return brackets.replace("⟨", "(").replace("⟩", ")")
+
+
+def _in_base_units(scalar: Scalar) -> Tree:
+    assert scalar.unit is not None
+    return Node("*", (scalar.tree, scalar.unit.factor))
+
+
+def _mentions_degrees_or_pi(tree: Tree) -> bool:
+    return "π" in names(tree) or (
+        isinstance(tree, Node) and (tree.op in ("deg", "rad") or any(map(_mentions_degrees_or_pi, tree.args)))
+    )
+
+
+def _with_constant_of(gold: Tree, given: Tree) -> Tree:
+    """The constant of integration may be written in either case."""
+    if not (isinstance(gold, Node) and gold.op == "+" and gold.args[1] == "C"):
+        return given
+    if isinstance(given, Node) and given.op == "+" and given.args[1] in ("c", "k", "K"):
+        return Node("+", (given.args[0], "C"))
+    return given
+
+
+def _difference(relation: Relation) -> Tree:
+    left, right = (parse(side) for side in relation.sides)
+    return Node("-", (left, right))
+
+
+def _same_equation(gold: Relation, given: Relation) -> bool:
+    """The same equation, up to moving terms and multiplying by a number."""
+    try:
+        return proportional(_difference(gold), _difference(given)) is not None
+    except Unreadable:
+        return False
+
+
+def _same_inequality(gold: Relation, given: Relation) -> bool:
+    """The same inequality in several variables."""
+    if len(gold.signs) != 1 or len(given.signs) != 1:
+        return False
+    try:
+        factor = proportional(_difference(gold), _difference(given))
+    except Unreadable:
+        return False
+    if factor is None:
+        return False
+    return given.signs[0] == (gold.signs[0] if factor > 0 else gold.signs[0].translate(MIRRORED))
+
+
+def squeezed(text: str) -> str:
+    """Without white space."""
+    return re.sub(r"\s+", "", text)

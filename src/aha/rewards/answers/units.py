@@ -1,0 +1,112 @@
+"""Units of measurement: what stands behind a number (or before it, for a currency), as a factor and its dimension."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from aha.rewards.answers.errors import Unreadable
+
+
+class Unit(NamedTuple):
+    """A factor to the base units, and their powers: km/h is (5/18, ((m, 1), (s, -1)))."""
+
+    factor: Fraction
+    dimension: tuple[tuple[str, int], ...]
+
+
+_UNITS_TABLE = """
+m: mm 1/1000, millimeter 1/1000, millimetre 1/1000, cm 1/100, centimeter 1/100, centimetre 1/100, dm 1/10,
+   decimeter 1/10, m 1, meter 1, metre 1, km 1000, kilometer 1000, kilometre 1000, in 0.0254, inch 0.0254,
+   inches 0.0254, ft 0.3048, foot 0.3048, feet 0.3048, yd 0.9144, yard 0.9144, mi 1609.344, mile 1609.344
+g: mg 1/1000, milligram 1/1000, g 1, gram 1, kg 1000, kilogram 1000, t 1000000, ton 1000000, tonne 1000000,
+   lb 453.59237, lbs 453.59237, pound 453.59237, oz 28.349523125, ounce 28.349523125
+s: ms 1/1000, millisecond 1/1000, s 1, sec 1, second 1, min 60, minute 60, h 3600, hr 3600, hour 3600, day 86400,
+   week 604800
+month: month 1, year 12, yr 12
+dollar: dollar 1, usd 1, buck 1, cent 1/100, ¢ 1/100
+euro: euro 1, eur 1
+gbp: gbp 1
+deg: deg 1, degree 1, ° 1
+rad: rad 1, radian 1
+K: kelvin 1
+: hundred 100, thousand 1000, million 1000000, billion 1000000000, trillion 1000000000000, dozen 12, percent 1/100
+"""
+_UNITS: dict[str, Unit] = {}
+for _line in _UNITS_TABLE.replace("\n   ", " ").strip().splitlines():
+    _base, _, _entries = _line.partition(":")
+    for _entry in _entries.split(","):
+        _unit, _factor = _entry.split()
+        _UNITS[_unit] = Unit(Fraction(_factor), ((_base, 1),) if _base else ())
+_UNITS |= {name: Unit(Fraction(1, 1000), (("m", 3),)) for name in ("l", "liter", "litre")}
+_UNITS |= {name: Unit(Fraction(1, 10**6), (("m", 3),)) for name in ("ml", "milliliter", "millilitre", "cc")}
+_UNITS |= {"mph": Unit(Fraction("0.44704"), (("m", 1), ("s", -1))), "kph": Unit(Fraction(5, 18), (("m", 1), ("s", -1)))}
+
+ANGLES = {_UNITS["degree"]: "deg", _UNITS["radian"]: "rad"}
+_LETTER_UNIT = re.compile(r"(?<=[\d})])(?:cm|mm|km|kg|mg|ml|ft|mph|kph|lbs?|hrs?|min|sec)(?:\^\{?\d\}?)?$")
+_WORD_UNIT = re.compile(
+    r"(?<=[\d})])\s+([A-Za-z]{2,}[A-Za-z /^{}\d.]*|(?:m|g|s|h|L|l)(?:\^\{?\d\}?)?(?:/[a-z]+(?:\^\{?\d\}?)?)?)$"
+)
+_NOT_UNITS = frozenset([
+    "or", "and", "not", "if", "when", "where", "is", "for", "but", "no", "than", "to", "nor", "either", "maybe",
+])  # fmt: skip
+
+
+def split_unit(text: str, letters_are_units: bool) -> tuple[str, str]:
+    """A formula and the unit behind it, or the currency before it. Only text (`\\text{…}`, or words) is a unit."""
+    currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees)\}\s*", text)
+    if currency:
+        return currency[1] + text[currency.end() :], currency[2]
+    start = text.find(r"\text{")
+    if start > 0:
+        return text[:start].strip(), text[start:]
+    match = _WORD_UNIT.search(text)
+    if match is None and letters_are_units:
+        match = _LETTER_UNIT.search(text)
+    if match is not None and not re.search(r"\\[A-Za-z]*\s*$", text[: match.start()]):
+        return text[: match.start()].strip(), match[0]
+    return text, ""
+
+
+_UNIT_TOKEN = re.compile(r"[A-Za-z¢°]+|\^\s*\{?\s*-?\d+|/")
+
+
+def read_unit(text: str) -> Unit:
+    """The unit that words name; unknown words (apples) are units of their own."""
+    text = _unwrapped_unit(text)
+    words, rest = _UNIT_TOKEN.findall(text), _UNIT_TOKEN.sub("", text)
+    if not words or len(words) > 6 or rest.strip(" {}()*") or any(word.casefold() in _NOT_UNITS for word in words):
+        raise Unreadable("text behind a number that is no unit")
+    factor, powers, sign, raised = Fraction(1), dict[str, int](), 1, 1
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if word in ("/", "per"):
+            sign = -1
+        elif word in ("square", "sq", "squared", "cubic", "cu", "cubed"):
+            raised = (2 if word.startswith("s") else 3) if not word.endswith("ed") else 1
+        elif not word.startswith("^"):
+            power = sign * raised * _power_after(following)
+            unit = _unit_named(word)
+            factor *= unit.factor**power
+            for base, count in unit.dimension:
+                powers[base] = powers.get(base, 0) + count * power
+            raised = 1
+    return Unit(factor, tuple(sorted((base, power) for base, power in powers.items() if power)))
+
+
+def _unwrapped_unit(text: str) -> str:
+    return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace(".", " ")
+
+
+def _power_after(word: str) -> int:
+    if word in ("squared", "cubed"):
+        return 2 if word == "squared" else 3
+    return int(re.sub(r"[^\d-]", "", word)) if word.startswith("^") else 1
+
+
+def _unit_named(word: str) -> Unit:
+    for name in (word, word.casefold(), word.casefold().removesuffix("s")):
+        if name in _UNITS:
+            return _UNITS[name]
+    return Unit(Fraction(1), ((word.casefold().removesuffix("s"), 1),))

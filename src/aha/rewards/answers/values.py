@@ -1,0 +1,352 @@
+"""What an answer says: a number, a tuple, a set, an interval, an equation, a matrix, a time of day, …
+
+`read` takes cleaned text apart from the outside in, the loosest sign first; what is left in the end are formulas.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+from aha.rewards.answers.errors import Unreadable
+from aha.rewards.answers.grammar import Node, Tree, parse
+from aha.rewards.answers.units import ANGLES, Unit, read_unit, split_unit
+
+_NO_SOLUTION = re.compile(
+    r"(there (is|are) )?(no|none|not any)( real| integer| such)*( solutions?| roots?| values?| numbers?)?( exists?)?"
+    r"|(the )?empty set"
+)
+_ALL_REALS = re.compile(r"(all|any|every)( the)? real numbers?|all reals|the reals|the real numbers")
+_UNDEFINED = re.compile(r"(the limit )?(does not exist|dne|undefined|is undefined|diverges|divergent)")
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number or a formula, with its unit."""
+
+    tree: Tree
+    unit: Unit | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Many:
+    """Several values. `brackets` is `set`, `list`, or the pair as written: `()`, `[)`, …"""
+
+    items: tuple[Value, ...]
+    brackets: str
+    text: str = ""
+
+    @property
+    def ordered(self) -> bool:
+        return self.brackets not in ("set", "list")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """`a = b = c`, `0 < x ≤ 1`: the texts between the signs, since `f(x)` and `Area` are names here, and the signs."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Values joined by ∪, ∩, ∖, ∨ (or) or ∧ (and)."""
+
+    sign: str
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    rows: tuple[tuple[Tree, ...], ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`3:4`, or a time of day: `3:40`, `12:05 p.m.`"""
+
+    terms: tuple[Fraction, ...]
+    is_clock: bool = False
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Residue:
+    """`3 (mod 5)`."""
+
+    tree: Tree
+    modulus: Tree
+
+
+@dataclass(frozen=True)
+class Name:
+    """ℝ, ℚ, "does not exist"."""
+
+    name: str
+
+
+Value: TypeAlias = "Scalar | Many | Relation | Combined | Matrix | Ratio | Residue | Name"
+
+_NUMBER_WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]  # fmt: skip
+_SIGNS = "=<>≤≥≠≈≡∈"
+_THOUSANDS = re.compile(r"(?<![\d.,_])[1-9]\d{0,2}(?:([, ])\d{3})(?:\1\d{3})*(?![\d,])")
+_CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
+_RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
+_LABEL = re.compile(r"(?=\D)[A-Za-zα-ωΑ-Ω∠△|'_{}\s\d]{1,40}(?:\([^()=+*/^]{0,20}\))?\|?\s*")
+_BRACKETS = {"(": ")", "[": "]", "{": "}", "⦃": "⦄", "⟨": "⟩"}
+
+
+def read(text: str, letters_are_units: bool = False) -> Value:
+    """What a cleaned answer says. Unreadable when that is not clear."""
+    text = _stripped(text)
+    if (found := special_phrase(unwrapped(text))) is not None:
+        return found
+    text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
+    text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
+    if text in "ℝℤℚℕℂ":
+        return Name(text)
+    if text == "∅":
+        return Many((), "set")
+    for reader in (
+        _read_thousands,
+        _read_joined,
+        _read_residue,
+        _read_relation,
+        _read_plus_minus,
+        _read_bracketed,
+        _read_ratio,
+    ):
+        if (value := reader(text)) is not None:
+            return value
+    return _read_scalar(text, letters_are_units)
+
+
+def _stripped(text: str) -> str:
+    """Without final punctuation, and without parentheses and braces around the whole, however many."""
+    text = text.strip().rstrip(".,;").strip().lstrip("=≈ ")
+    if inside := re.fullmatch(r"\\text\{([^{}]*\d[^{}]*)\}", text):
+        text = inside[1].strip()
+    depth = 0
+    while depth < len(text) and text[depth] in "({" and text[-1 - depth : len(text) - depth] == _BRACKETS[text[depth]]:
+        depth += 1
+    inner = text[depth : len(text) - depth]
+    lowest = _lowest_depth(inner)
+    depth = max(0, depth + lowest)
+    while depth and "," in text[depth : len(text) - depth] and text[depth - 1] == "(":
+        depth -= 1
+    return text[depth : len(text) - depth].strip() or text
+
+
+def _lowest_depth(text: str) -> int:
+    depth = lowest = 0
+    for character in text:
+        depth += (character in "({[") - (character in ")}]")
+        lowest = min(lowest, depth)
+    return lowest
+
+
+def _split(text: str, separators: str) -> list[tuple[str, str]]:
+    """(piece, the separator before it) at the top level of all brackets."""
+    pieces, depth, bars, start, before = [], 0, False, 0, ""
+    for position, character in enumerate(text):
+        depth += (character in "([{⦃⟨") - (character in ")]}⦄⟩")
+        bars ^= character == "|"
+        if depth == 0 and not (bars and character in ",") and character in separators:
+            pieces.append((text[start:position].strip(), before))
+            start, before = position + 1, character
+    return [*pieces, (text[start:].strip(), before)]
+
+
+def _read_thousands(text: str) -> Value | None:
+    """`1,000,000` and `1 000 000` are numbers where no other comma says that it is a list."""
+    if text[0] in "([⦃⟨":
+        return None
+    joined = _THOUSANDS.sub(lambda match: re.sub("[, ]", "", match[0]), text)
+    return read(joined) if joined != text and "," not in joined else None
+
+
+def _read_joined(text: str) -> Value | None:
+    """`a or b`, `a and b`, `A ∪ B`, `a, b`: the loosest sign first."""
+    for sign in ("∨", ";", "∧", ",", "∪", "∩", "∖"):
+        pieces = [piece for piece, _ in _split(text, sign)]
+        if len(pieces) == 1:
+            continue
+        if sign in ",;∧" and not pieces[-1]:
+            pieces.pop()
+        if not all(pieces) or _is_french_interval(text):
+            return None
+        parts = tuple(read(piece) for piece in pieces)
+        if sign in "∪∩∖":
+            return Combined(sign, parts)
+        if any(map(_is_inequality, parts)) and all(isinstance(part, Relation | Name | Combined) for part in parts):
+            return Combined("∨" if sign == "∨" else "∧", parts)
+        return _listed(parts, text)
+    return None
+
+
+def _is_inequality(value: Value) -> bool:
+    return isinstance(value, Relation) and set(value.signs) != {"="}
+
+
+def _listed(parts: tuple[Value, ...], text: str) -> Many:
+    """A list; lists inside (from ±, or from mixed `,` and `and`) are flattened."""
+    items: list[Value] = []
+    for part in parts:
+        items += part.items if isinstance(part, Many) and part.brackets == "list" else [part]
+    return Many(tuple(items), "list", text)
+
+
+def _is_french_interval(text: str) -> bool:
+    return re.fullmatch(r"[\][][^][]*[\][]", text) is not None and (text[0] == "]" or text[-1] == "[")
+
+
+def _read_residue(text: str) -> Value | None:
+    match = re.fullmatch(
+        r"(.*?)\s*\(?\s*(?:\\pmod|\\bmod|\\mod|\\text\{mod\}|\(mod|mod)\s*\{?\s*([^{}()]+?)\s*\}?\s*\)?", text
+    )
+    if match is None:
+        return None
+    side = re.split("[≡=]", match[1])[-1]
+    return Residue(parse(side), parse(match[2]))
+
+
+def _read_relation(text: str) -> Value | None:
+    pieces = _split(text, _SIGNS)
+    if len(pieces) == 1:
+        return None
+    signs = tuple(sign for _, sign in pieces[1:])
+    if signs == ("∈",):
+        return read(pieces[1][0])
+    if not all(piece for piece, _ in pieces) or "∈" in signs:
+        raise Unreadable("a relation with a missing side")
+    return Relation(tuple(piece for piece, _ in pieces), tuple("=" if sign in "≈≡" else sign for sign in signs))
+
+
+def _read_plus_minus(text: str) -> Value | None:
+    """`1 ± √2` is two values; signs that occur together are read together."""
+    if "±" not in text and "∓" not in text:
+        return None
+    upper, lower = text.replace("±", "+").replace("∓", "-"), text.replace("±", "-").replace("∓", "+")
+    return _listed((read(upper), read(lower)), text)
+
+
+def _read_bracketed(text: str) -> Value | None:
+    text = re.sub(r"^[A-Z]'?\s*(?=\()", "", text)  # the point P(1,2)
+    opening, closing = text[0], text[-1]
+    if _is_french_interval(text):
+        inside = {"]": "(", "[": "["}[opening] + text[1:-1] + {"[": ")", "]": "]"}[closing]
+        return _read_bracketed(inside)
+    if (
+        opening not in "([⦃⟨"
+        or closing not in ")]⦄⟩"
+        or _lowest_depth(text[1:-1].replace("⦃", "{").replace("⦄", "}")) < 0
+    ):
+        return None
+    inner = text[1:-1].strip()
+    if opening == "⦃":
+        return _read_set(inner, text) if closing == "⦄" else None
+    pieces = [piece for piece, _ in _split(inner, ",;")]
+    rows = [_bare_row(piece) for piece in pieces]
+    if opening == "[" and all(rows):
+        return Matrix(tuple(row for row in rows if row))
+    if len(pieces) == 1 or not all(pieces):
+        return None
+    return Many(tuple(read(piece) for piece in pieces), opening + closing, text)
+
+
+def _bare_row(text: str) -> tuple[Tree, ...] | None:
+    """A row of `[[1, 2], [3, 4]]`."""
+    if not re.fullmatch(r"\[[^][]*\]", text):
+        return None
+    return tuple(parse(piece) for piece, _ in _split(text[1:-1], ","))
+
+
+def _read_set(inner: str, text: str) -> Value:
+    if not inner:
+        return Many((), "set")
+    builder = re.fullmatch(r"\s*([A-Za-z])\s*(?:∈\s*(ℝ)\s*)?[|:](.*)", inner)
+    if builder:
+        return read(builder[3])
+    items = _listed(tuple(read(piece) for piece, _ in _split(inner, ",;")), text)
+    return Many(items.items, "set", text)
+
+
+def _read_ratio(text: str) -> Value | None:
+    plain = unwrapped(text)
+    if match := _CLOCK.fullmatch(plain):
+        terms = tuple(Fraction(term) for term in match.groups()[:3] if term)
+        if terms[0] <= 24 and terms[1] < 60:
+            return Ratio(terms, True, (match[4] or "").lower())
+    plain = re.sub(r"(?<=\d) to (?=\d)", ":", plain)
+    if _RATIO.fullmatch(plain):
+        return Ratio(tuple(Fraction(term) for term in plain.split(":")))
+    return None
+
+
+def _read_scalar(text: str, letters_are_units: bool) -> Value:
+    number, unit_text = split_unit(text, letters_are_units)
+    unit = read_unit(unit_text) if unit_text else None
+    words = unwrapped(number).casefold()
+    if words in _NUMBER_WORDS:
+        return Scalar(Fraction(_NUMBER_WORDS.index(words)), unit, text)
+    tree = parse(number)
+    if unit is not None and (unit.dimension == () or unit in ANGLES):
+        return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
+    if isinstance(tree, Node) and (rows := _matrix_rows(tree)) is not None:
+        return Matrix(rows)
+    return Scalar(tree, unit, text)
+
+
+def _matrix_rows(tree: Tree) -> tuple[tuple[Tree, ...], ...] | None:
+    """The entries of a matrix, or of a number times a matrix."""
+    if not isinstance(tree, Node):
+        return None
+    if tree.op == "matrix":
+        return tuple(row.args for row in tree.args if isinstance(row, Node))
+    if tree.op == "neg" and (rows := _matrix_rows(tree.args[0])) is not None:
+        return tuple(tuple(Node("neg", (entry,)) for entry in row) for row in rows)
+    if tree.op in ("*", "/"):
+        left, right = tree.args
+        if (rows := _matrix_rows(left)) is not None:
+            return tuple(tuple(Node(tree.op, (entry, right)) for entry in row) for row in rows)
+        if tree.op == "*" and (rows := _matrix_rows(right)) is not None:
+            return tuple(tuple(Node("*", (left, entry)) for entry in row) for row in rows)
+    if tree.op == "^" and tree.args[1] in ("T", "⊤") and (rows := _matrix_rows(tree.args[0])) is not None:
+        return tuple(zip(*rows, strict=True))
+    return None
+
+
+def unwrapped(text: str) -> str:
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    return re.sub(r"\s+", " ", text.replace("{", " ").replace("}", " ")).strip(" .,;:!?\"'")
+
+
+def special_phrase(words: str) -> Value | None:
+    """Phrases that are mathematics: no solution, all real numbers, does not exist, infinity."""
+    plain = words.casefold().strip()
+    if _NO_SOLUTION.fullmatch(plain):
+        return Many((), "set")
+    if _ALL_REALS.fullmatch(plain):
+        return Name("ℝ")
+    if _UNDEFINED.fullmatch(plain):
+        return Name("undefined")
+    if plain in ("infinity", "positive infinity", "plus infinity"):
+        return Scalar("∞")
+    return Scalar(Node("neg", ("∞",))) if plain in ("negative infinity", "minus infinity") else None
+
+
+def is_label(text: str) -> bool:
+    """`x`, `x_1`, `f(x)`, `|AB|`, `\\text{Area}`: what a value may be called. Digits stand in subscripts only."""
+    plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    return bool(_LABEL.fullmatch(plain)) and not re.search(r"(?<![\d_{])\d", plain) and plain.strip() not in ("π", "i")
+
+
+def is_tuple_of_names(text: str) -> bool:
+    return re.fullmatch(r"\(\s*[A-Za-zα-ω](?:_\{?\w\}?)?(?:\s*,\s*[A-Za-zα-ω](?:_\{?\w\}?)?)+\s*\)", text) is not None
