@@ -16,7 +16,7 @@ from typing import Literal
 
 from aha.rewards.contract import Completion, Problem, Score, final_answer
 
-_LETTER = re.compile(r"(?:option|choice|answer)?\s*[(\[]?\s*([A-Z])\s*[)\].:,]*\s*", re.IGNORECASE)
+_LETTER = re.compile(r"(?:option|choice|answer)?:?\s*[(\[]?\s*([A-Z])\s*[)\].:,]*\s*", re.IGNORECASE)
 _LABELLED = re.compile(r"[(\[]?([A-Z])\s*[)\].:]\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 _MACRO = re.compile(r"\\(?:text[a-z]*|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 

@@ -30,9 +30,12 @@ def score(completion: Completion, problem: Problem, params: Params) -> Score:
     for tag in tags:
         if text.count(tag) != 1:
             return Score(0.0, f"{text.count(tag)} times {tag}")
+    positions = [text.find(tag) for tag in tags]
+    if positions != sorted(positions):
+        return Score(0.0, "tags out of order")
     before, thought, between, answer, after = _split(text, tags)
     if before or between.strip() or after:
-        return Score(0.0, "tags out of order, or text outside of them")
+        return Score(0.0, "text outside of the tags")
     if not answer.strip():
         return Score(0.0, "blank answer")
     if len(thought.strip()) < params.min_think_chars:
@@ -41,7 +44,7 @@ def score(completion: Completion, problem: Problem, params: Params) -> Score:
 
 
 def _split(text: str, tags: tuple[str, ...]) -> list[str]:
-    """The five stretches around the four tags, in the order in which the tags are due; a missing one eats the rest."""
+    """The five stretches around the four tags."""
     parts = []
     for tag in tags:
         part, _, text = text.partition(tag)

@@ -1,11 +1,12 @@
 """The command line: the only room that prints.
 
-    aha plan RECIPE      what would run, on what, in how many steps
-    aha run RECIPE       run what is missing, evaluate, report
-    aha eval RECIPE      only the evaluations
-    aha report RUN       write the report of a run directory again
-    aha recipes          the shipped recipes, and what to expect of them
-    aha rewards          the rewards a recipe can name
+aha plan RECIPE      what would run, on what, in how many steps
+aha run RECIPE       run what is missing, evaluate, report
+aha eval RECIPE      only the evaluations
+aha report RUN       write the report of a run directory again
+aha recipes          the shipped recipes, and what to expect of them
+aha rewards          the rewards a recipe can name
+aha version          this version
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import ast
 import signal
 import sys
-from collections.abc import Iterable
+import textwrap
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -22,27 +23,35 @@ from rich.console import Console
 from rich.table import Table
 
 from aha import __version__, pipeline
-from aha.errors import AhaError
-from aha.recipe import Plan, describe, load_recipe
+from aha.errors import AhaError, Mistake, RecipeError
+from aha.recipe import Plan, Recipe, Row, describe, load_recipe
+from aha.recipe.reward_files import reward_folder, reward_names
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
-from aha.rundir import read_object
-from aha.watch import duration, watch
+from aha.report.wording import duration
+from aha.rundir import STAGES, read_object
+from aha.watch import watch
+
+WIDEST = 100  # columns: a wider terminal does not make lines easier to read
 
 app = typer.Typer(
     name="aha",
     help="Recipes for reasoning models: continued pretraining, distillation, GRPO with verifiable rewards.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 console = Console()
 errors = Console(stderr=True)
 
-RecipePath = Annotated[Path, typer.Argument(help="a recipe, for example recipes/tiny.yaml")]
+RecipePath = Annotated[Path, typer.Argument(help="a recipe, for example recipes/tiny.yaml", metavar="RECIPE")]
 Overrides = Annotated[
-    Optional[list[str]], typer.Argument(help="changes to the recipe, for example grpo.steps=50 name=longer", metavar="[KEY=VALUE]...")
+    Optional[list[str]],
+    typer.Argument(help="changes to the recipe, for example grpo.steps=50 name=longer", metavar="KEY=VALUE"),
 ]
-RunDirOption = Annotated[Optional[Path], typer.Option("--run-dir", help="where the run lives; runs/NAME if not given")]
+RunDirOption = Annotated[
+    Optional[Path], typer.Option("--run-dir", help="where the run lives; runs/NAME if not given", metavar="RUN")
+]
 
 
 def _plan(path: Path, overrides: list[str] | None, run_dir: Path | None) -> Plan:
@@ -58,7 +67,10 @@ def plan(
     run_dir: RunDirOption = None,
     json: Annotated[bool, typer.Option("--json", help="the whole plan as JSON")] = False,
 ) -> None:
-    """Print what would run: stages, inputs, steps, tokens, devices, and what is there already and why."""
+    """Print what would run, and why.
+
+    Stages with their inputs, steps, tokens and devices, and what is there already. Nothing is written.
+    """
     planned = _plan(recipe, overrides, run_dir)
     if json:
         print(planned.model_dump_json(indent=1))
@@ -68,7 +80,10 @@ def plan(
 
 @app.command()
 def run(recipe: RecipePath, overrides: Overrides = None, run_dir: RunDirOption = None) -> None:
-    """Run what is missing of a recipe, evaluate it, and write the report. Ctrl-C stops; the same command goes on."""
+    """Run what is missing, and report.
+
+    Ctrl-C stops after the step it is in and saves; the same command goes on from there.
+    """
     planned = _plan(recipe, overrides, run_dir)
     _show_plan(planned)
     watch(pipeline.execute(planned), console)
@@ -84,27 +99,32 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None, run_dir: RunDirOpt
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="a run directory, for example runs/tiny")]) -> None:
-    """Write report.md and report.html of a run directory again, finished or not."""
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="a run directory, for example runs/tiny", metavar="RUN")],
+) -> None:
+    """Write a run's report again.
+
+    The run may be finished or not: report.md and report.html say what is missing.
+    """
     console.print(str(write_report(run_dir)), soft_wrap=True)
 
 
 @app.command()
-def recipes(folder: Annotated[Path, typer.Option(help="where the recipes are")] = Path("recipes")) -> None:
-    """List the recipes: hardware, time, and the number to expect."""
-    table = Table("recipe", "hardware", "time", "expect", box=None, pad_edge=False)
-    for path in sorted(folder.glob("*.yaml")):
-        expect = load_recipe(path).expect
-        time = duration(expect.minutes * 60) if expect.minutes else ""
-        table.add_row(path.stem, expect.hardware, time, expect.result)
-    console.print(table)
+def recipes(
+    folder: Annotated[Path, typer.Option(help="where the recipes are", metavar="FOLDER")] = Path("recipes"),
+) -> None:
+    """List the recipes and what they promise."""
+    paths = sorted(folder.glob("*.yaml"))
+    if not paths:
+        raise RecipeError(Mistake(str(folder), "no recipes", "a folder with .yaml files; give it as --folder"))
+    for path in paths:
+        _show_recipe(path, load_recipe(path))
+    _say(f"make NAME runs one; make plan RECIPE={folder}/NAME.yaml first shows what it would do")
 
 
 @app.command()
 def rewards() -> None:
-    """List the rewards that a recipe can name, from reward_fns/."""
-    from aha.recipe.reward_files import reward_folder, reward_names
-
+    """List the rewards a recipe can name."""
     table = Table("reward", "what it judges", box=None, pad_edge=False)
     for name in reward_names():
         first = (ast.get_docstring(ast.parse((reward_folder() / f"{name}.py").read_text())) or "").splitlines()[:1]
@@ -115,37 +135,60 @@ def rewards() -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    console.print(f"aha {__version__}", highlight=False)
+    _say(f"aha {__version__}")
 
 
 def _show_plan(planned: Plan) -> None:
-    table = Table("stage", "from", "steps", "tokens/step", "batch", "device", "state", "why", box=None, pad_edge=False)
+    _say(f"{planned.name} in {planned.run_dir}")
     for row in describe(planned):
-        table.add_row(*row)
-    console.print(f"{planned.name} in {planned.run_dir}", highlight=False)
-    console.print(table)
+        console.print()
+        _say(f"{row.stage:<10} {row.state:<6} {row.why}", indent=18, style="dim" if row.state == "skip" else "bold")
+        for line in _stage_lines(row):
+            _say(" " * 11 + line, indent=13)
     console.print()
+
+
+def _stage_lines(row: Row) -> list[str]:
+    """What a stage starts from and how its batch comes out; of an evaluation, what is measured of what."""
+    if not row.steps:
+        return [f"of {row.input}", row.batch]
+    steps = f"{row.steps} steps" if row.steps[0].isdigit() else "steps known once packed"
+    return [f"from {row.input} · {steps} × {row.tokens_per_step} tokens · {row.device}", row.batch]
+
+
+def _show_recipe(path: Path, recipe: Recipe) -> None:
+    expect = recipe.expect
+    time = f"about {duration(expect.minutes * 60).removesuffix(' 00 min')}" if expect.minutes else ""
+    stages = ", ".join(name for name in STAGES if getattr(recipe, name))
+    _say(f"{path.stem}  ({stages})", style="bold")
+    for line in filter(None, (", ".join(filter(None, (expect.hardware, time))), expect.result)):
+        _say(" " * 4 + line, indent=6)
+    console.print()
+
+
+def _say(line: str, indent: int = 0, style: str = "none") -> None:
+    """One line as it is; what does not fit goes on below, `indent` columns in."""
+    width = min(console.width, WIDEST)
+    indented = " " * indent
+    wrapped = textwrap.fill(line, width, subsequent_indent=indented, break_long_words=False, break_on_hyphens=False)
+    console.print(wrapped, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_results(planned: Plan) -> None:
     results = read_object(Path(planned.run_dir) / "results.json")
     if results:
-        _table(COMPARE_COLUMNS, compare_table(results))
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print()
-    console.print(table)
+        table = Table(*COMPARE_COLUMNS, box=None, pad_edge=False)
+        for row in compare_table(results):
+            table.add_row(*row)
+        console.print()
+        console.print(table)
 
 
 def main() -> None:
     """Errors that a person can act on come without a traceback, with an exit code of their own."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="aha")
     except AhaError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from aha.pipeline import Event
+from aha.report.wording import duration
 
 QUIET = 10.0  # seconds between two lines of a log
+STOPPING = "stopping after this step, then saving; Ctrl-C again ends it at once"
 
 
 def watch(events: Iterable[Event], console: Console) -> None:
     """Show a run until it ends."""
     watcher = _Bars(console) if console.is_terminal else _Lines(console)
-    with watcher:
-        for event in events:
-            watcher.show(event)
+    with watcher, _answering_ctrl_c(watcher):
+        try:
+            for event in events:
+                watcher.show(event)
+        except KeyboardInterrupt:  # it came while something was being shown: the run must hear of it too
+            getattr(events, "close", lambda: None)()  # raises Stopped once the stage has saved
+            raise
+
+
+@contextmanager
+def _answering_ctrl_c(watcher: _Lines) -> Iterator[None]:
+    """The first Ctrl-C gets a word at once, since stopping may take as long as a step; the second is a plain one."""
+
+    def answer(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        watcher.say("", STOPPING)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def measures(facts: dict[str, Any]) -> str:
@@ -33,15 +66,6 @@ def measures(facts: dict[str, Any]) -> str:
     if speed := facts.get("rollout_tokens_per_second") or facts.get("tokens_per_second"):
         words.append(f"{speed:,.0f} {'new ' if 'reward' in facts else ''}tokens/s")
     return "  ".join(words)
-
-
-def duration(seconds: float) -> str:
-    """`75` becomes `1 min 15 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class _Lines:
@@ -65,7 +89,7 @@ class _Lines:
         if event.what == "step":
             self.progress(event)
         elif event.what == "done":
-            self.say(event.part, f"done in {duration(event.facts.get('seconds', 0))}")
+            self.say(event.part, f"done in {duration(event.facts.get('seconds'))}")
         elif event.what == "skip":
             self.say(event.part, f"skipped: {event.text}")
         elif event.what == "start":
@@ -80,8 +104,9 @@ class _Lines:
             return
         self._last = now
         left = (now - began) / (step - first) * (steps - step) if step > first else None
-        eta = f"  {duration(left)} left" if left else ""
-        self.say(event.part, f"step {step}/{steps}  {measures(event.facts)}{eta}")
+        eta = f"  {duration(left)} left" if left and left > 0 else ""
+        of = f"/{steps}" if steps else ""
+        self.say(event.part, f"step {step}{of}  {measures(event.facts)}{eta}")
 
 
 class _Bars(_Lines):
@@ -92,9 +117,9 @@ class _Bars(_Lines):
         self._progress = Progress(
             TextColumn("{task.fields[part]:>9} "),
             BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[measures]}"),
             console=console,
             transient=True,
@@ -110,11 +135,17 @@ class _Bars(_Lines):
 
     def show(self, event: Event) -> None:
         if event.what == "start":
+            self._drop(event.part)
             steps = event.facts.get("steps")
-            self._tasks[event.part] = self._progress.add_task("", total=steps, part=event.part, measures="starting")
-        if event.what == "done" and event.part in self._tasks:
-            self._progress.remove_task(self._tasks.pop(event.part))
+            what = "starting" if steps else "working"
+            self._tasks[event.part] = self._progress.add_task("", total=steps, part=event.part, measures=what)
+        if event.what == "done":
+            self._drop(event.part)
         super().show(event)
+
+    def _drop(self, part: str) -> None:
+        if part in self._tasks:
+            self._progress.remove_task(self._tasks.pop(part))
 
     def progress(self, event: Event) -> None:
         self._progress.update(

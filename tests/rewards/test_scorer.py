@@ -152,7 +152,9 @@ def test_a_group_reward_sees_its_group_and_only_that(tmp_path: Path) -> None:
 
 def test_a_plain_function_is_a_reward(tmp_path: Path) -> None:
     path = tmp_path / "plain.py"
-    path.write_text('def plain(completions, answer, **_): return [c[0]["content"] == a for c, a in zip(completions, answer)]')
+    path.write_text(
+        'def plain(completions, answer, **_): return [c[0]["content"] == a for c, a in zip(completions, answer)]'
+    )
     with Scorer({str(path): 1.0}) as scorer:
         assert [each.total for each in score(scorer, ["5", "6"], 2)] == [1.0, 0.0]
 

@@ -83,6 +83,8 @@ def draw(rng: random.Random, steps: int) -> Chain:
 def _chains(seed: int, steps: Sequence[int], split: str) -> Iterator[Chain]:
     if split not in ("train", "held_out"):
         raise DataError(f"arithmetic has no split {split!r}; expected train or held_out")
+    if not isinstance(steps, (list, tuple)) or not steps or not all(type(n) is int and n > 0 for n in steps):
+        raise DataError(f"arithmetic: steps is {steps!r}; expected a list of whole numbers, for example [1, 2, 3]")
     rng = random.Random(f"{seed}/{split}")
     while True:
         chain = draw(rng, rng.choice(list(steps)))
@@ -99,7 +101,9 @@ def texts(
         yield {"text": " . ".join(next(chains).worked for _ in range(lines)) + " ."}
 
 
-def traces(rows: int = 20_000, seed: int = 0, steps: Sequence[int] = (1, 2, 3), thinks: float = 0.5) -> Iterator[dict[str, str]]:
+def traces(
+    rows: int = 20_000, seed: int = 0, steps: Sequence[int] = (1, 2, 3), thinks: float = 0.5
+) -> Iterator[dict[str, str]]:
     """Questions of the train split with a teacher's completion; a share `thinks` of them is worked step by step."""
     rng = random.Random(f"{seed}/teacher")
     chains = _chains(seed, steps, "train")
@@ -113,9 +117,7 @@ def traces(rows: int = 20_000, seed: int = 0, steps: Sequence[int] = (1, 2, 3), 
         }
 
 
-def problems(
-    rows: int = 1_000, seed: int = 0, steps: Sequence[int] = (1, 2, 3), split: str = "train"
-) -> list[Problem]:
+def problems(rows: int = 1_000, seed: int = 0, steps: Sequence[int] = (1, 2, 3), split: str = "train") -> list[Problem]:
     """`rows` different questions of one split.
 
     Raises DataError when the split does not hold that many (one-step questions are few).
@@ -126,7 +128,9 @@ def problems(
         if len(found) == rows:
             break
         if tries > 50 * rows:
-            raise DataError(f"arithmetic has only {len(found)} different {split} questions of {list(steps)} steps, not {rows}")
+            raise DataError(
+                f"arithmetic has only {len(found)} different {split} questions of {list(steps)} steps, not {rows}"
+            )
     return [
         Problem(question, str(chain.result), f"arithmetic-{split}-{index}", {"steps": len(chain.changes)})
         for index, (question, chain) in enumerate(found.items())
@@ -137,6 +141,4 @@ def facts(rows: int | None = None, seed: int = 0) -> list[Problem]:
     """Every single fact as a bare prompt ("7 + 5 ="): what pretraining is asked. Recall, not generalisation."""
     pairs = [(a, c) for a in range(LARGEST + 1) for c in range(-a, LARGEST + 1 - a) if c]
     random.Random(seed).shuffle(pairs)
-    return [
-        Problem(f"{a} {'+' if c >= 0 else '-'} {abs(c)} =", str(a + c), f"fact-{a}{c:+d}") for a, c in pairs[:rows]
-    ]
+    return [Problem(f"{a} {'+' if c >= 0 else '-'} {abs(c)} =", str(a + c), f"fact-{a}{c:+d}") for a, c in pairs[:rows]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from aha.errors import CheckpointError, DataError
 from aha.recipe.schema import Chat
 
 FILE = "chat_format.json"
+GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 CHATML = """\
 {%- for message in messages -%}
@@ -55,25 +57,33 @@ class ChatFormat:
         try:
             fields = json.loads((folder / FILE).read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{folder / FILE} cannot be read: {error}; is {folder} a checkpoint of aha?") from error
-        return ChatFormat(**fields | {"think": tuple(fields["think"]), "answer": tuple(fields["answer"])})
+            raise CheckpointError(
+                f"{folder / FILE} cannot be read: {error}; is {folder} a checkpoint of aha?"
+            ) from error
+        try:
+            return ChatFormat(**fields | {"think": tuple(fields["think"]), "answer": tuple(fields["answer"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / FILE} is no chat format of aha: {error}") from error
 
 
 def apply_format(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     """Make `tokenizer` speak the recipe's chat format, and return it.
 
-    Raises DataError when the template needs tokens that the tokenizer does not have as single tokens, or when it does
-    not mark the assistant's words with `{% generation %}`.
+    Raises DataError when the template needs tokens that the tokenizer does not have as single tokens, when it cannot be
+    read, or when it does not mark the assistant's words with `{% generation %}`.
     """
     if chat.template == "chatml":
         for token in ("<|im_start|>", "<|im_end|>"):
             if len(tokenizer(token, add_special_tokens=False).input_ids) != 1:
-                raise DataError(f"chat.template: chatml needs {token} as one token; this tokenizer splits it. Use keep, or a Jinja file")
+                raise DataError(
+                    f"chat.template: chatml needs {token} as one token; this tokenizer splits it. "
+                    "Use keep, or a Jinja file"
+                )
         tokenizer.chat_template = CHATML
         tokenizer.eos_token = "<|im_end|>"
     elif chat.template != "keep":
-        tokenizer.chat_template = Path(chat.template).read_text()
-    if not tokenizer.chat_template or "{% generation %}" not in tokenizer.chat_template.replace("{%-", "{%").replace("-%}", "%}"):
+        tokenizer.chat_template = _read_template(chat.template)
+    if not tokenizer.chat_template or not GENERATION.search(tokenizer.chat_template):
         raise DataError(
             f"chat.template: {chat.template} does not mark the assistant's words with {{% generation %}} … "
             "{% endgeneration %}, so the loss could not be limited to them. Use chatml, or a Jinja file that does"
@@ -81,8 +91,22 @@ def apply_format(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return ChatFormat(
-        tokenizer.chat_template, str(tokenizer.eos_token), str(tokenizer.pad_token), chat.system, chat.think, chat.answer
+        tokenizer.chat_template,
+        str(tokenizer.eos_token),
+        str(tokenizer.pad_token),
+        chat.system,
+        chat.think,
+        chat.answer,
     )
+
+
+def _read_template(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"chat.template: {path} cannot be read ({error}); expected chatml, keep, or the path of a Jinja file"
+        ) from error
 
 
 def require_same(found: ChatFormat, wanted: ChatFormat, where: str) -> None:
@@ -98,7 +122,8 @@ def require_same(found: ChatFormat, wanted: ChatFormat, where: str) -> None:
         n=1,
     )
     raise CheckpointError(
-        f"{where} was trained with another chat format than this recipe's chat block describes:\n" + "\n".join(differences)
+        f"{where} was trained with another chat format than this recipe's chat block describes:\n"
+        + "\n".join(differences)
     )
 
 

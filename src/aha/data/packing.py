@@ -7,7 +7,7 @@ training and not what is learned. Rows are filled best-fit-decreasing (Ding et a
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ def pack(sequences: Sequence[Tokens], length: int) -> list[dict[str, list[int]]]
     The first label of every sequence is -100: nothing before it predicts it, and the last token of the sequence
     packed in front of it must not.
     """
+    assert all(len(s.ids) == len(s.labels) and len(s.ids) <= length for s in sequences), (
+        "cut or drop them before packing"
+    )
+    sequences = [sequence for sequence in sequences if sequence.ids]
     free: list[tuple[int, int]] = []  # (room left, row), sorted
     rows: list[list[Tokens]] = []
     for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
@@ -71,7 +75,9 @@ class PackedCollator:
             return {key: torch.tensor([[t for row in rows for t in row[key]]]) for key in rows[0]}
         longest = max(len(row["input_ids"]) for row in rows)
         # Padding restarts the positions too: it is a sequence of its own, which no real token can see.
-        fill = {"input_ids": lambda n: [self.pad_token_id] * n, "labels": lambda n: [-100] * n, "position_ids": range}
-        return {
-            key: torch.tensor([[*row[key], *fill[key](longest - len(row[key]))] for row in rows]) for key in fill
+        fill: dict[str, Callable[[int], Iterable[int]]] = {
+            "input_ids": lambda n: [self.pad_token_id] * n,
+            "labels": lambda n: [-100] * n,
+            "position_ids": range,
         }
+        return {key: torch.tensor([[*row[key], *fill[key](longest - len(row[key]))] for row in rows]) for key in fill}

@@ -7,13 +7,13 @@ than the recipe's `bad_rows` budget stop the run before it starts.
 from __future__ import annotations
 
 import glob
-import html
 import json
 import random
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -35,12 +35,17 @@ NAMES = {
 }
 
 
+HOPELESS = 1_000
+"""After so many rows of which none could be used, the rest is not looked at: a source may be endless."""
+
+
 @dataclass
 class Tally:
     """What became of a source's rows; written beside the stage's metrics."""
 
     source: str
     read: int = 0
+    """Rows seen, the bad ones included."""
     kept: int = 0
     bad: int = 0
     too_long: int = 0
@@ -48,20 +53,33 @@ class Tally:
     """Where the first bad rows stood, and what was wrong with them."""
 
     def spoil(self, where: str, why: str) -> None:
+        """The row that was just read is of no use.
+
+        Raises DataError when no row has been of any use for very long.
+        """
         self.bad += 1
         if len(self.examples) < 5:
             self.examples.append(f"{where}: {why}")
+        if self.bad == self.read == HOPELESS:
+            raise DataError(f"{self.source}: none of the first {self.read} rows can be used{self._listing()}")
+
+    def unreadable(self, where: str, why: str) -> None:
+        """A row that never became one: it counts as read, and as bad."""
+        self.read += 1
+        self.spoil(where, why)
 
     def settle(self, budget: float) -> None:
         """Raises DataError when there is nothing to train on, or when too much of it was unreadable."""
-        total = self.read + self.bad
-        listing = "".join(f"\n  {example}" for example in self.examples)
-        if total and self.bad / total > budget:
+        if self.read and self.bad / self.read > budget:
             raise DataError(
-                f"{self.source}: {self.bad} of {total} rows cannot be read, more than bad_rows: {budget} allows{listing}"
+                f"{self.source}: {self.bad} of {self.read} rows cannot be used, "
+                f"more than bad_rows: {budget} allows{self._listing()}"
             )
-        if self.read == 0:
-            raise DataError(f"{self.source}: no rows{listing}")
+        if self.read == self.bad:
+            raise DataError(f"{self.source}: no rows{self._listing()}")
+
+    def _listing(self) -> str:
+        return "".join(f"\n  {example}" for example in self.examples)
 
 
 def describe(source: Source) -> str:
@@ -84,9 +102,11 @@ def _open(source: Source, seed: int, tally: Tally, limit: int | None) -> Iterato
     if source.builtin:
         return _builtin(source, seed)
     if source.reasoning_gym:
-        return _reasoning_gym(source, seed)
+        return _reasoning_gym(source, seed, tally)
     if source.debian:
-        return _html_rows(_debian_pages(source.debian), tally)
+        pages = _debian_pages(source.debian)
+        random.Random(seed).shuffle(pages)  # a token budget smaller than the package shall not mean its first letters
+        return _html_rows(pages, tally)
     if source.path:
         return _files(source.path, tally)
     return _hub(source, limit)
@@ -103,33 +123,36 @@ def _hub(source: Source, limit: int | None) -> Iterator[Row]:
 
 
 def _files(pattern: str, tally: Tally) -> Iterator[Row]:
-    paths = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+    given = Path(pattern).expanduser()
+    paths = [str(given)] if given.is_file() else sorted(glob.glob(str(given), recursive=True))
     if not paths:
         raise DataError(f"path:{pattern}: no such file")
     for path in map(Path, paths):
         reader = READERS.get(path.suffix)
         if reader is None:
-            raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
+            raise DataError(
+                f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}"
+            )
         try:
             yield from reader(path, tally)
         except (OSError, UnicodeDecodeError) as error:
-            tally.spoil(str(path), str(error))
+            tally.unreadable(str(path), str(error))
 
 
 def _jsonl(path: Path, tally: Tally) -> Iterator[Row]:
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                tally.spoil(f"{path}:{number}", f"not JSON: {error}")
+            except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError too
+                tally.unreadable(f"{path}:{number}", f"not JSON: {error}")
                 continue
             if isinstance(row, dict):
                 yield row
             else:
-                tally.spoil(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
+                tally.unreadable(f"{path}:{number}", f"a JSON {type(row).__name__}, not an object")
 
 
 def _table(path: Path, tally: Tally) -> Iterator[Row]:
@@ -168,38 +191,85 @@ READERS: dict[str, Callable[[Path, Tally], Iterator[Row]]] = {
 }
 
 
+NOISE = './/script | .//style | .//nav | .//*[contains(concat(" ", @class, " "), " headerlink ")]'
+BLOCKS = {
+    "address",
+    "blockquote",
+    "dd",
+    "div",
+    "dl",
+    "dt",
+    "figure",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "li",
+    "ol",
+    "p",
+}
+BLOCKS |= {"pre", "section", "table", "tr", "ul"}
+CELLS = {"td", "th"}
+NOT_PROSE = re.compile(r"(genindex|py-modindex|packageindex|contents|search|changelog)[\w-]*\.html")
+
+
 def page_text(page: str) -> str:
-    """The prose of a documentation page: its main part without scripts, navigation and mark-up."""
+    """The prose of a documentation page: its main part without scripts, navigation and mark-up.
+
+    A paragraph is one line, however it was wrapped; code keeps its lines and its indentation.
+    """
     from lxml import html as lxml_html
 
     if not page.strip():
         return ""
     tree = lxml_html.fromstring(page)
-    main = tree.xpath('//*[@role="main"] | //main') or tree.xpath("//body") or [tree]
-    for noise in main[0].xpath('.//script | .//style | .//nav | .//*[@class="headerlink"]'):
+    main = (tree.xpath('//*[@role="main"] | //main') or tree.xpath("//body") or [tree])[0]
+    for noise in main.xpath(NOISE):
         noise.drop_tree()
-    text = html.unescape(main[0].text_content())
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip()
+    for element in main.iter(lxml_html.etree.Element):
+        _lay_out(element)
+    text = "\n".join(line.rstrip() for line in main.text_content().splitlines())
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _lay_out(element: Any) -> None:
+    """White space as a reader sees it: blocks stand apart, cells side by side, and the rest runs on."""
+    block = element.tag in BLOCKS
+    if not any(True for _ in element.iterancestors("pre")):
+        if element.tag != "pre":
+            text = re.sub(r"\s+", " ", element.text or "")
+            element.text = "\n" + text.lstrip() if block else text
+        else:
+            element.text = "\n" + (element.text or "")
+        tail = re.sub(r"\s+", " ", element.tail or "")
+        element.tail = "\n" + tail.lstrip() if block else "  " + tail.lstrip() if element.tag in CELLS else tail
 
 
 def _debian_pages(package: str) -> list[Path]:
     """The HTML pages of a Debian documentation package, fetched with apt into the user's cache once."""
     cache = Path.home() / ".cache" / "aha" / "debian" / package
     if not cache.exists():
-        with tempfile.TemporaryDirectory() as scratch:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
             try:
-                subprocess.run(["apt-get", "download", package], cwd=scratch, check=True, capture_output=True, text=True)
+                subprocess.run(
+                    ["apt-get", "download", package], cwd=scratch, check=True, capture_output=True, text=True
+                )
                 archive = next(Path(scratch).glob("*.deb"))
                 subprocess.run(["dpkg", "-x", archive, f"{scratch}/pages"], check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError, StopIteration) as error:
                 detail = getattr(error, "stderr", "") or str(error)
                 raise DataError(
                     f"debian:{package} cannot be fetched: {detail.strip()[-300:]}\n"
-                    "It needs a Debian or Ubuntu machine with `apt-get update` done; elsewhere give the pages as path: folder/**/*.html"
+                    "It needs a Debian or Ubuntu machine with `apt-get update` done; "
+                    "elsewhere give the pages as path: folder/**/*.html"
                 ) from error
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["cp", "-r", f"{scratch}/pages", cache], check=True)
-    return sorted(cache.rglob("*.html"))
+            with suppress(OSError):  # another process was here first
+                Path(scratch, "pages").rename(cache)
+    pages = [page for page in sorted(cache.rglob("*.html")) if page.is_file() and not page.is_symlink()]
+    return [page for page in pages if not NOT_PROSE.fullmatch(page.name)]
 
 
 def _builtin(source: Source, seed: int) -> Iterator[Row]:
@@ -218,13 +288,17 @@ def _builtin(source: Source, seed: int) -> Iterator[Row]:
     except TypeError as error:
         raise DataError(f"builtin:{source.builtin} with options {source.options}: {error}") from error
     for item in made:
-        yield {"prompt": item.prompt, "answer": item.answer, "id": item.id, **item.meta} if isinstance(item, Problem) else item
+        yield (
+            {"prompt": item.prompt, "answer": item.answer, "id": item.id, **item.meta}
+            if isinstance(item, Problem)
+            else item
+        )
 
 
-def _reasoning_gym(source: Source, seed: int) -> Iterator[Row]:
+def _reasoning_gym(source: Source, seed: int, tally: Tally) -> Iterator[Row]:
     from aha.data import gym
 
-    return gym.rows(source, seed)
+    return gym.rows(source, seed, tally)
 
 
 def column(row: Row, name: str, source: Source) -> Any:
@@ -247,19 +321,34 @@ def read_texts(source: Source, seed: int, tally: Tally) -> Iterator[str]:
 
 
 def read_conversations(source: Source, seed: int, system: str | None, tally: Tally) -> Iterator[list[dict[str, str]]]:
-    """Chat messages for distillation, from a `messages` column or from a prompt and a completion."""
+    """Chat messages for distillation, from a `messages` column or from a prompt and a completion.
+
+    Each begins with the recipe's system prompt, if it has one and the conversation has none of its own: what the model
+    is told later, when it is sampled, it must have been told here.
+    """
     for number, row in enumerate(read_rows(source, seed, tally)):
         messages = column(row, "messages", source)
         prompt, completion = column(row, "prompt", source), column(row, "completion", source)
-        if isinstance(messages, list) and messages:
-            yield messages
+        if isinstance(messages, list) and messages and all(isinstance(message, dict) for message in messages):
+            chat = [_message(message) for message in messages]
         elif isinstance(prompt, str) and isinstance(completion, str):
-            opening = [{"role": "system", "content": system}] if system else []
-            yield [*opening, {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+            chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
         else:
+            columns = ", ".join(map(str, row))
             tally.spoil(
-                f"{tally.source} row {number}", f"neither messages nor prompt and completion; its columns are {', '.join(map(str, row))}"
+                f"{tally.source} row {number}", f"neither messages nor prompt and completion; its columns are {columns}"
             )
+            continue
+        opening = [{"role": "system", "content": system}] if system and chat[0].get("role") != "system" else []
+        yield [*opening, *chat]
+
+
+def _message(message: Row) -> Row:
+    """One message in today's words; the older `from`, `value` spelling (ShareGPT) is translated."""
+    if "from" not in message or "role" in message:
+        return message
+    role = {"human": "user", "gpt": "assistant"}.get(message["from"], message["from"])
+    return {"role": role, "content": message.get("value")}
 
 
 def read_problems(sources: Iterable[Source], seed: int) -> tuple[list[Problem], list[Tally]]:
@@ -268,18 +357,34 @@ def read_problems(sources: Iterable[Source], seed: int) -> tuple[list[Problem], 
     Raises DataError for empty or broken sources.
     """
     found: dict[str, Problem] = {}
+    keys: set[str] = set()
     tallies = []
-    for source in sources:
+    for index, source in enumerate(sources):
         tally = Tally(describe(source))
         for number, row in enumerate(read_rows(source, seed, tally)):
-            prompt, answer = column(row, "prompt", source), column(row, "answer", source)
+            prompt, answer = column(row, "prompt", source), _answer(row, source)
             if not isinstance(prompt, str) or answer is None:
-                tally.spoil(f"{tally.source} row {number}", f"no prompt or no answer; its columns are {', '.join(map(str, row))}")
+                wanted = f"no prompt, or no answer{f' after {source.answer_after}' if source.answer_after else ''}"
+                tally.spoil(f"{tally.source} row {number}", f"{wanted}; its columns are {', '.join(map(str, row))}")
                 continue
+            tally.kept += 1
             key = str(column(row, "id", source) or f"{tally.source}-{number}")
-            found.setdefault(prompt, Problem(prompt, str(answer), key, row))
+            if key in keys:  # two sources may count alike; what is sampled and voted on is told apart by its id
+                key = f"{key}-{index}.{number}"
+            if prompt not in found:
+                keys.add(key)
+                found[prompt] = Problem(prompt, answer, key, row)
         tally.settle(source.bad_rows)
         tallies.append(tally)
     shuffled = list(found.values())
     random.Random(seed).shuffle(shuffled)
     return shuffled, tallies
+
+
+def _answer(row: Row, source: Source) -> str | None:
+    """The answer as text; with `answer_after`, what follows the last such mark, and None where there is no mark."""
+    answer = column(row, "answer", source)
+    if answer is None or not source.answer_after:
+        return None if answer is None else str(answer)
+    _, mark, after = str(answer).rpartition(source.answer_after)
+    return after.strip() if mark else None

@@ -28,7 +28,7 @@ def share(values: Sequence[float]) -> Estimate:
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan)
     mean = sum(values) / n
-    variance = sum((value - mean) ** 2 for value in values) / max(1, n - 1)
+    variance = sum((value - mean) ** 2 for value in values) / n
     # As many yes-or-no problems as would have this spread; averaging samples within a problem makes them worth more.
     effective = n * mean * (1 - mean) / variance if variance > 0 else n
     centre = (mean + Z * Z / (2 * effective)) / (1 + Z * Z / effective)
@@ -42,6 +42,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     >>> pass_at_k(4, 1, 2)
     0.5
     """
+    assert 0 <= correct <= samples and 1 <= k <= samples
     if samples - correct < k:
         return 1.0
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
@@ -54,7 +55,7 @@ def majority(answers: Sequence[str], right: Sequence[bool]) -> float:
     1.0
     """
     counts = Counter(answers)
+    correct = Counter(answer for answer, is_right in zip(answers, right, strict=True) if is_right)
     top = max(counts.values())
     leaders = [answer for answer, count in counts.items() if count == top]
-    verdict = dict(zip(answers, right, strict=True))
-    return sum(verdict[answer] for answer in leaders) / len(leaders)
+    return sum(correct[answer] / top for answer in leaders) / len(leaders)

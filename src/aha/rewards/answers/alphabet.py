@@ -48,9 +48,10 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right)\s*\.", ""),
-        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline|!)(?![A-Za-z])", ""),
+        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline)(?![A-Za-z])", " "),
         (r"\\!", ""),
-        (r"\\(?:quad|qquad|hfill|enspace|thinspace)(?![A-Za-z])|\\[,;:> ]|~", " "),
+        (r"\\(?:quad|qquad|hfill|enspace|thinspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~", " "),
+        (r"(?<![A-Za-z])\{\s*\}", " "),
         (r"\\(?:[dtcs]|nice)frac", r"\\frac"),
         (r"(?<!\\)\\[()[\]]", ""),
         (r"\((\d+)\)_", r"\1_"),
@@ -85,6 +86,7 @@ def clean(text: str) -> str:
     for pattern, replacement in _TIDY:
         text = pattern.sub(replacement, text)
     text = _TEXT_MACRO.sub(_plain_words, text)
+    text = re.sub(r"(\\text\{[^{}]*)\\text\{([^{}]*)\}", r"\1\2", text)
     text = re.sub(r"(?<!\S)\$(?=\s*[\d.]+)(?!.*\$)", "\x03dollars\x03", text.strip()).replace("$", "")
     text = re.sub("\x03(\\w+)\x03", r"\\text{\1}", text)
     text = re.sub(r"\\([A-Za-z]+)", lambda match: _BY_COMMAND.get(match[1], match[0]), text)

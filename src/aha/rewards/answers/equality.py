@@ -50,9 +50,7 @@ def _agree_at_points(one: Tree, other: Tree, symbols: list[str], real: bool) -> 
     """None when too few points are in the domain of both."""
     import mpmath
 
-    digits = _GUARD_DIGITS + _digits_in(one) + _digits_in(other)
-    if digits > _MAX_DIGITS:
-        raise TooLarge(f"{digits} digits")
+    digits = _digits_for(one, other)
     agreed = alone = 0
     with mpmath.workdps(digits):
         for point in _points(symbols):
@@ -81,13 +79,23 @@ def _points(symbols: list[str]) -> Iterator[dict[str, Any]]:
         yield point
 
 
+def _digits_for(one: Tree, other: Tree) -> int:
+    """The digits to compute with, so that what differs in its last written digit differs in its value."""
+    digits = _GUARD_DIGITS + _digits_in(one) + _digits_in(other)
+    if digits > _MAX_DIGITS:
+        raise TooLarge(f"{digits} digits")
+    return digits
+
+
 def _digits_in(tree: Tree) -> int:
     """How many digits the numbers of a tree hold, powers written out: what a comparison must resolve."""
     if isinstance(tree, Fraction):
         return (tree.numerator.bit_length() + tree.denominator.bit_length()) // 3
     if isinstance(tree, str):
         return 0
-    if tree.op in ("^", "exp", "!"):
+    if tree.op == "!" and isinstance(tree.args[0], Fraction):
+        return 20 + (3 * int(tree.args[0]) if tree.args[0].denominator == 1 else 0)
+    if tree.op in ("^", "exp"):
         try:
             return max(1, _digits_in(tree.args[0])) * max(1, math.ceil(abs(exact(tree.args[-1]))))
         except (Irrational, Undefined):
@@ -123,19 +131,29 @@ def _evaluate(tree: Tree, point: dict[str, Any], real: bool) -> Any:
     if isinstance(tree, Fraction):
         return mpmath.mpf(tree.numerator) / tree.denominator
     if isinstance(tree, str):
-        constants = {"π": mpmath.pi, "e": mpmath.e, "i": mpmath.j}
-        return point[tree] if tree in point else +constants[tree]
+        return point[tree] if tree in point else _constant(tree)
     if tree.op in ("sum", "prod"):
         values = [_evaluate(term, point, real) for term in _terms(tree)]
         return mpmath.fsum(values) if tree.op == "sum" else mpmath.fprod(values)
     values = [_evaluate(argument, point, real) for argument in tree.args]
-    is_power = tree.op in ("^", "root")
-    value = _power_at(tree.op, values[0], values[1], real) if is_power else _function(tree.op)(*values)
+    try:
+        is_power = tree.op in ("^", "root")
+        value = _power_at(tree.op, values[0], values[1], real) if is_power else _function(tree.op)(*values)
+    except TypeError:
+        raise Unreadable(f"{tree.op} of {len(values)} arguments, or of what has no order") from None
     if real and getattr(value, "imag", 0) != 0:
         raise Undefined("not real here")
     if value and abs(mpmath.log(abs(value))) > 100_000:
         raise TooLarge("an intermediate value")
     return value
+
+
+def _constant(name: str) -> Any:
+    import mpmath
+
+    if name == "∞":
+        raise Undefined("infinity in a formula")
+    return +{"π": mpmath.pi, "e": mpmath.e, "i": mpmath.j}[name]
 
 
 def _terms(tree: Node) -> list[Tree]:
@@ -186,8 +204,8 @@ def _function(name: str) -> Callable[..., Any]:
         "log": _bounded_argument(mpmath.log),
         "lg": _bounded_argument(mpmath.log10),
         "exp": _bounded_argument(mpmath.exp),
-        "!": lambda a: _bounded_argument(mpmath.gamma)(a + 1),
-        "binom": _bounded_argument(mpmath.binomial),
+        "!": _bounded_argument(mpmath.factorial, 1_000),
+        "binom": _bounded_argument(mpmath.binomial, 1_000),
         "floor": mpmath.floor,
         "ceil": mpmath.ceil,
         "arcsin": mpmath.asin,
@@ -203,11 +221,12 @@ def _function(name: str) -> Callable[..., Any]:
     return table[name]
 
 
-def _bounded_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+def _bounded_argument(function: Callable[..., Any], bound: int = 100_000) -> Callable[..., Any]:
+    """The function, but not of arguments whose value would take long; a logarithm takes any."""
+    grows = function.__name__ not in ("ln", "log", "log10")
+
     def compute(*values: Any) -> Any:
-        if any(abs(value) > 100_000 for value in values):
-            if function.__name__ in ("ln", "log", "log10"):
-                return function(*values)
+        if grows and any(abs(value) > bound for value in values):
             raise TooLarge("the argument of a function")
         return function(*values)
 
@@ -220,7 +239,7 @@ def proportional(one: Tree, other: Tree) -> Any:
 
     symbols = sorted({*names(one), *names(other)} - _CONSTANTS)
     ratios: list[Any] = []
-    with mpmath.workdps(_GUARD_DIGITS + _digits_in(one) + _digits_in(other)):
+    with mpmath.workdps(_digits_for(one, other)):
         for point in _points(symbols):
             ours, theirs = (_value_at(tree, point, real=True) for tree in (one, other))
             if ours is None or theirs is None or mpmath.almosteq(ours, 0) or mpmath.almosteq(theirs, 0):

@@ -23,7 +23,7 @@ ALONE = 40
 """Characters of a completion that may be nothing but its answer."""
 
 _BRACE = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|(?P<bare>\\+boxed\s*[0-9A-Za-z])|\\.|[{}]", re.DOTALL)
-_JOINED = re.compile(r"[\s$,;.()]*(?:or|and)?[\s$,;()]*")
+_JOINED = re.compile(r"[\s$,;()]*(?:or|and)?[\s$,;()]*(?:[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*")
 _STATED = re.compile(r"(?:####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:))[\s:*]*([^\n]*)", re.IGNORECASE)
 
 
@@ -59,8 +59,10 @@ def last_boxed(text: str) -> str | None:
     if not boxes:
         return None
     first = len(boxes) - 1
-    while first and _JOINED.fullmatch(text[boxes[first - 1].end : boxes[first].start][:16]):
+    while first and _JOINED.fullmatch(text[boxes[first - 1].end : boxes[first].start][:24]):
         first -= 1
+    if not text[boxes[-1].inner : boxes[-1].end - boxes[-1].closing].strip():
+        return ""
     return ", ".join(dict.fromkeys(text[box.inner : box.end - box.closing] for box in boxes[first:]))
 
 

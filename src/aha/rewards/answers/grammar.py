@@ -137,6 +137,8 @@ class _Parser:
         token = self.peek()
         if token is None or (token == "|" and self._bars):
             return False
+        if token[0].isdigit() and self._tokens[self._next - 1] == "}":
+            return False  # `\\frac{1}{2}000` is not a product
         return token[0].isalnum() or token in ("∞", "|") or token in _AFTER_OPERAND or token[1:] in FUNCTIONS
 
     def signed(self) -> Tree:

@@ -59,7 +59,8 @@ class Sameness:
             return given
         while isinstance(given, Relation) and (value := _value_of(given)) is not None:
             given = value
-        if isinstance(gold, Scalar) and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
+        is_one = isinstance(gold, Scalar) or (isinstance(gold, Many) and gold.ordered)
+        if is_one and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
             given = given.items[0]
         return given
 
@@ -68,6 +69,8 @@ class Sameness:
             given = Scalar(Fraction(given.text.replace(",", ".")))
         if isinstance(given, Ratio) and len(given.terms) == 2 and not given.is_clock and given.terms[1]:
             given = Scalar(given.terms[0] / given.terms[1])
+        if isinstance(given, Residue):
+            return _same_remainder(gold.tree, given)
         if not isinstance(given, Scalar):
             return False
         if gold.unit is not None and given.unit is not None:
@@ -91,15 +94,16 @@ class Sameness:
     def _many(self, gold: Many, given: Value) -> bool:
         if isinstance(given, Matrix) and gold.brackets in ("()", "⟨⟩"):
             given = _vector(given)
-        if gold.brackets in ("set", "list") and not isinstance(given, Many):
-            if len(gold.items) == 1 and isinstance(given, Scalar):
-                return self(gold.items[0], given)
+        if not gold.ordered and len(gold.items) == 1 and not (isinstance(given, Many) and not given.ordered):
+            return self(gold.items[0], given) or self._region(gold, given)
+        if not gold.ordered and not isinstance(given, Many):
             return isinstance(given, Combined) and self._region(gold, given)
         if not isinstance(given, Many):
             return self._region(gold, given)
         if not gold.ordered:
             return not given.ordered and self._same_members(gold, given)
-        if given.brackets == "set" or (given.brackets != "list" and _round(given.brackets) != _round(gold.brackets)):
+        pair = "()" if given.brackets == "list" else _round(given.brackets)
+        if given.brackets == "set" or pair != _round(gold.brackets):
             return False
         items = _in_order_of_names(given.items) if _have_own_names(given.items) else list(given.items)
         return len(items) == len(gold.items) and all(map(self, gold.items, items))
@@ -183,6 +187,14 @@ class Sameness:
         return gold == given or self._region(gold, given)
 
 
+def _same_remainder(gold: Tree, given: Residue) -> bool:
+    """`5 mod 3` is 2."""
+    try:
+        return exact(gold) == exact(given.tree) % exact(given.modulus)
+    except (Irrational, Undefined, ZeroDivisionError):
+        return False
+
+
 def _value_of(relation: Relation) -> Value | None:
     """The value that a chain of equations arrives at, `x = 2+3 = 5`; None when its sides disagree or define nothing."""
     if set(relation.signs) != {"="}:
@@ -232,11 +244,16 @@ def _mentions_degrees_or_pi(tree: Tree) -> bool:
 
 def _with_constant_of(gold: Tree, given: Tree) -> Tree:
     """The constant of integration may be written in either case."""
-    if not (isinstance(gold, Node) and gold.op == "+" and gold.args[1] == "C"):
+    if "C" not in _summands(gold):
         return given
-    if isinstance(given, Node) and given.op == "+" and given.args[1] in ("c", "k", "K"):
-        return Node("+", (given.args[0], "C"))
-    return given
+    constant = next((each for each in _summands(given) if each in ("c", "k", "K")), None)
+    return substitute(given, constant, "C") if isinstance(constant, str) else given
+
+
+def _summands(tree: Tree) -> list[Tree]:
+    if isinstance(tree, Node) and tree.op in ("+", "-"):
+        return [*_summands(tree.args[0]), *(_summands(tree.args[1]) if tree.op == "+" else [])]
+    return [tree]
 
 
 def _difference(relation: Relation) -> Tree:
@@ -266,5 +283,5 @@ def _same_inequality(gold: Relation, given: Relation) -> bool:
 
 
 def squeezed(text: str) -> str:
-    """Without white space."""
-    return re.sub(r"\s+", "", text)
+    """Without the white space that means nothing: `4 2` stays two numbers."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)

@@ -60,13 +60,23 @@ def split_unit(text: str, letters_are_units: bool) -> tuple[str, str]:
         return currency[1] + text[currency.end() :], currency[2]
     start = text.find(r"\text{")
     if start > 0:
-        return text[:start].strip(), text[start:]
+        tail = text[start:]
+        only_units = not re.search("[A-Za-z]", re.sub(r"\\text\{[^{}]*\}", "", tail))
+        return (text[:start].strip(), tail) if only_units else (text, "")
     match = _WORD_UNIT.search(text)
+    if match is not None and not _is_unit_word(match[1]):
+        match = None
     if match is None and letters_are_units:
         match = _LETTER_UNIT.search(text)
     if match is not None and not re.search(r"\\[A-Za-z]*\s*$", text[: match.start()]):
         return text[: match.start()].strip(), match[0]
     return text, ""
+
+
+def _is_unit_word(text: str) -> bool:
+    """`12 cm`, `12 apples`, but not the product `2 ab`."""
+    words = re.findall("[A-Za-z]+", text)
+    return all(len(word) >= 4 or word in _UNITS or word.removesuffix("s") in _UNITS for word in words)
 
 
 _UNIT_TOKEN = re.compile(r"[A-Za-z¢°]+|\^\s*\{?\s*-?\d+|/")

@@ -222,7 +222,7 @@ def _read_relation(text: str) -> Value | None:
     if len(pieces) == 1:
         return None
     signs = tuple(sign for _, sign in pieces[1:])
-    if signs == ("∈",):
+    if signs == ("∈",) and (is_label(pieces[0][0]) or is_tuple_of_names(pieces[0][0])):
         return read(pieces[1][0])
     if not all(piece for piece, _ in pieces) or "∈" in signs:
         raise Unreadable("a relation with a missing side")
@@ -239,6 +239,7 @@ def _read_plus_minus(text: str) -> Value | None:
 
 def _read_bracketed(text: str) -> Value | None:
     text = re.sub(r"^[A-Z]'?\s*(?=\()", "", text)  # the point P(1,2)
+    text = re.sub(r"(?<=\))\s*\^\s*\{?\s*T\s*\}?$", "", text)  # the column (1,2)^T
     opening, closing = text[0], text[-1]
     if _is_french_interval(text):
         inside = {"]": "(", "[": "["}[opening] + text[1:-1] + {"[": ")", "]": "]"}[closing]
@@ -325,7 +326,7 @@ def _matrix_rows(tree: Tree) -> tuple[tuple[Tree, ...], ...] | None:
 
 def unwrapped(text: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
-    return re.sub(r"\s+", " ", text.replace("{", " ").replace("}", " ")).strip(" .,;:!?\"'")
+    return re.sub(r"\s+", " ", text.replace("{", " ").replace("}", " ")).strip(' .,;:!?"')
 
 
 def special_phrase(words: str) -> Value | None:
@@ -345,7 +346,9 @@ def special_phrase(words: str) -> Value | None:
 def is_label(text: str) -> bool:
     """`x`, `x_1`, `f(x)`, `|AB|`, `\\text{Area}`: what a value may be called. Digits stand in subscripts only."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    return bool(_LABEL.fullmatch(plain)) and not re.search(r"(?<![\d_{])\d", plain) and plain.strip() not in ("π", "i")
+    if not _LABEL.fullmatch(plain) or not re.search(r"[^\W\d_]", plain):
+        return False
+    return not re.search(r"(?<![\d_{])\d", plain.partition("(")[0]) and plain.strip() not in ("π", "i")
 
 
 def is_tuple_of_names(text: str) -> bool:

@@ -1,0 +1,254 @@
+"""The command line, as people meet it: what it prints, how it fails, and what a run looks like while it works."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import aha
+from aha.pipeline import Event, Stopped
+from aha.recipe import Plan, describe, load_recipe, make_plan
+from aha.watch import STOPPING, measures, watch
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = str(ROOT / "recipes" / "tiny.yaml")
+
+
+def command(*arguments: object, folder: Path = ROOT, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    """Run `aha …` as a process of its own, on a terminal of 80 columns that is no terminal."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(aha.__file__).parents[1]), "COLUMNS": str(columns)}
+    return subprocess.run(
+        [sys.executable, "-m", "aha.cli", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# --- plan ----------------------------------------------------------------------------------------------------------
+
+
+def test_plan_is_readable_at_80_columns(tmp_path: Path) -> None:
+    done = command("plan", TINY, "hardware.device=cpu", "--run-dir", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "run").exists(), "planning writes nothing"
+    blocks = done.stdout.strip().split("\n\n")
+    assert [block.split()[0] for block in blocks] == ["tiny", "1-cpt", "2-distill", "3-grpo", "eval"]
+    steps = load_recipe(TINY).grpo.steps  # type: ignore[union-attr]
+    assert blocks[3].splitlines() == [
+        "3-grpo     run    2-distill, which it starts from, runs first",
+        f"           from 2-distill · {steps} steps × 24,576 tokens · 1 × cpu",
+        "           32 prompts × 8 = 256 completions = 1 process × 64 × 4 accumulated",
+    ]
+    assert "1-cpt, 2-distill, 3-grpo" in blocks[4]
+    assert all(len(line) <= 80 for block in blocks[1:] for line in block.splitlines())
+
+
+def test_plan_as_json_is_the_plan(tmp_path: Path) -> None:
+    done = command("plan", TINY, "grpo.steps=7", "--run-dir", tmp_path, "--json")
+    plan = Plan.model_validate_json(done.stdout)
+    assert plan == make_plan(load_recipe(TINY, ["grpo.steps=7"]), tmp_path, TINY)
+    assert [stage.steps for stage in plan.stages][-1] == 7
+
+
+def test_every_row_of_every_recipe_is_shown() -> None:
+    """Also of the recipes whose lines do not fit: nothing is cut off with an ellipsis."""
+    path = ROOT / "recipes" / "openr1-distill-7b-8gpu.yaml"
+    shown = " ".join(command("plan", path).stdout.split())
+    for row in describe(make_plan(load_recipe(path), "runs/x", str(path))):
+        for words in (row.stage, row.input, row.tokens_per_step, row.batch, row.device if row.steps else "", row.why):
+            assert " ".join(words.split()) in shown
+    assert "…" not in shown
+
+
+BROKEN = {
+    "syntax error": ("model: {from_scratch: {}\ncpt: [", "broken.yaml:"),
+    "empty stage": ("model: {from_scratch: {}}\ncpt:\n", "broken.yaml:2  cpt"),
+    "unknown key": ("model: {from_scratch: {}}\ngrpo: {stepz: 4}\n", "broken.yaml:2  grpo.stepz"),
+    "not a mapping": ("- 1\n", "broken.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_recipe_is_refused_without_a_traceback(name: str, tmp_path: Path) -> None:
+    text, where = BROKEN[name]
+    (tmp_path / "broken.yaml").write_text(text)
+    done = command("plan", "broken.yaml", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(where) and "  expected  " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_recipe(tmp_path: Path) -> None:
+    for what in ("plan", "run"):
+        done = command(what, "nowhere.yaml", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "nowhere.yaml" in done.stderr and "Traceback" not in done.stderr
+    assert not any(tmp_path.iterdir()), "a run that cannot start leaves nothing behind"
+
+
+def test_a_wrong_argument_of_a_reward_is_a_mistake_in_the_recipe(tmp_path: Path) -> None:
+    done = command("plan", TINY, "grpo.rewards.math_answer={weight: 1.0, tolerence: 2}", "--run-dir", tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "grpo.rewards.math_answer" in done.stderr and "Traceback" not in done.stderr
+
+
+# --- the other commands --------------------------------------------------------------------------------------------
+
+
+def test_recipes_has_a_block_for_each() -> None:
+    done = command("recipes")
+    heads = [line.split()[0] for line in done.stdout.splitlines() if re.match(r"\S+  \(", line)]
+    assert heads == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        assert " ".join(load_recipe(path).expect.result.split()) in " ".join(done.stdout.split())
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_recipes_of_a_folder_without_any(tmp_path: Path) -> None:
+    done = command("recipes", "--folder", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no recipes" in done.stderr
+
+
+def test_rewards_lists_every_file() -> None:
+    done = command("rewards")
+    for file in (ROOT / "reward_fns").glob("*.py"):
+        assert re.search(rf"^{file.stem} +\S", done.stdout, re.MULTILINE), f"{file.name} has no line of its own"
+
+
+def test_report_of_a_missing_directory(tmp_path: Path) -> None:
+    done = command("report", tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_report_of_an_unfinished_run(tmp_path: Path) -> None:
+    done = command("report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_file() and (tmp_path / "report.md").is_file()
+
+
+def test_help() -> None:
+    overview = command("--help").stdout
+    listed = re.findall(r"^  (\w+)  +(\S.*)$", overview.partition("Commands:")[2], re.MULTILINE)
+    assert {name for name, _ in listed} == {"plan", "run", "eval", "report", "recipes", "rewards", "version"}
+    for name, words in listed:
+        assert words.endswith("."), f"aha {name}: the first sentence of its docstring is too long for the list: {words}"
+        done = command(name, "--help")
+        assert done.returncode == 0 and done.stdout.startswith(f"Usage: aha {name}"), done.stderr
+
+
+def test_a_mistyped_command() -> None:
+    done = command("plam")
+    assert done.returncode == 2 and "plan" in done.stderr and "Traceback" not in done.stderr
+    assert command("version").stdout == f"aha {aha.__version__}\n"
+
+
+# --- watching ------------------------------------------------------------------------------------------------------
+
+STORY = [
+    Event("skip", "1-cpt", "finished, and its inputs are the same"),
+    Event("start", "2-distill", "not run yet", {"steps": None}),
+    Event("remark", "2-distill", "3 of 90 traces are longer than [64] tokens and were dropped"),
+    Event("step", "2-distill", facts={"step": 1, "steps": 2, "loss": 2.5, "tokens_per_second": 12345.6}),
+    Event("step", "2-distill", facts={"step": 2, "steps": 2, "loss": None}),
+    Event("done", "2-distill", facts={"seconds": 75}),
+    Event("start", "3-grpo", "not run yet", {"steps": 40}),
+    Event("step", "3-grpo", facts={"step": 40, "steps": 40, "reward": 0.25, "completion_length": 17.4}),
+    Event("done", "3-grpo", facts={"seconds": 3700}),
+    Event("start", "eval", "2-distill, 3-grpo"),
+    Event("done", "eval", facts={"seconds": 4.2}),
+    Event("report", "report", "runs/tiny/report.html"),
+]
+
+
+def shown(events: Iterator[Event], terminal: bool) -> str:
+    file = StringIO()
+    watch(events, Console(file=file, force_terminal=terminal, width=80))
+    return file.getvalue()
+
+
+def test_a_log_gets_plain_lines() -> None:
+    assert shown(iter(STORY), terminal=False).splitlines() == [
+        "    1-cpt  skipped: finished, and its inputs are the same",
+        "2-distill  starts (not run yet)",
+        "2-distill  3 of 90 traces are longer than [64] tokens and were dropped",
+        "2-distill  step 1/2  loss 2.500  12,346 tokens/s",
+        "2-distill  step 2/2  ",
+        "2-distill  done in 1 min 15 s",
+        "   3-grpo  starts (not run yet)",
+        "   3-grpo  step 40/40  reward 0.250  length 17",
+        "   3-grpo  done in 1 h 01 min",
+        "     eval  starts (2-distill, 3-grpo)",
+        "     eval  done in 4.2 s",
+        "   report  runs/tiny/report.html",
+    ]
+
+
+def test_a_log_is_not_flooded() -> None:
+    steps = [Event("step", "3-grpo", facts={"step": step, "steps": 50, "loss": 1.0}) for step in range(1, 51)]
+    lines = shown(iter([Event("start", "3-grpo", "not run yet", {"steps": 50}), *steps]), terminal=False).splitlines()
+    assert len(lines) == 3 and "step 1/50" in lines[1] and "step 50/50" in lines[2]
+
+
+def test_a_terminal_gets_bars() -> None:
+    text = shown(iter(STORY), terminal=True)
+    for words in ("done in 1 min 15 s", "longer than [64] tokens", "runs/tiny/report.html"):
+        assert words in text
+    assert "step 1/2" not in text, "on a terminal the bar shows the steps"
+    assert "\x1b[?25h" in text, "the cursor comes back"
+
+
+def test_a_part_may_start_twice() -> None:
+    """An evaluation after each stage: every one is called eval."""
+    story = [Event("start", "eval", "1-cpt"), Event("done", "eval"), Event("start", "eval", "2-distill")]
+    for terminal in (True, False):
+        assert "2-distill" in shown(iter([*story, story[-1]]), terminal)
+
+
+def test_measures() -> None:
+    assert measures({"step": 3}) == ""
+    assert measures({"loss": 0.5, "reward": 0.0, "completion_length": None}) == "reward 0.000  length 0"
+    assert measures({"reward": 1.0, "rollout_tokens_per_second": 5}) == "reward 1.000  length 0  5 new tokens/s"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("while_showing", [True, False])
+def test_ctrl_c_reaches_the_run_wherever_it_falls(while_showing: bool, terminal: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    asked = []
+
+    class Interrupting(dict[str, object]):
+        """Facts during whose showing somebody presses Ctrl-C."""
+
+        def get(self, key: str, default: object = None) -> object:
+            signal.raise_signal(signal.SIGINT)
+            return super().get(key, default)
+
+    def run() -> Iterator[Event]:
+        try:
+            facts = Interrupting(step=1) if while_showing else {"step": 1, "steps": 2}
+            yield Event("start", "1-cpt", "not run yet", {"steps": 2})
+            yield Event("step", "1-cpt", facts=facts)
+            signal.raise_signal(signal.SIGINT)
+        except (KeyboardInterrupt, GeneratorExit):
+            asked.append(True)
+            raise Stopped("1-cpt was stopped and has saved") from None
+
+    file = StringIO()
+    with pytest.raises(Stopped):
+        watch(run(), Console(file=file, force_terminal=terminal, width=100))
+    assert asked == [True] and STOPPING in file.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
