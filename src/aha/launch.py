@@ -1,11 +1,12 @@
 """Starting the processes of a stage, and making sure that none of them outlives this one.
 
-One device is one plain process; several are torchrun's. A stage runs in a process group of its own, so that Ctrl-C
-reaches this process first, which then asks the stage to save and stop.
+A stage runs in a process group of its own, so that Ctrl-C reaches this process first, which then asks the stage to save
+and stop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,17 +16,27 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from aha.errors import StageError
 from aha.recipe import Plan, StagePlan
 
 PR_SET_PDEATHSIG = 1
 
 
+def require_supported(plan: Plan) -> None:
+    """Raises StageError for what a recipe may ask and this version cannot do: never one process in place of eight."""
+    several = [stage for stage in plan.stages if stage.world_size > 1]
+    if several:
+        raise StageError(
+            f"{several[0].directory} is planned for {several[0].world_size} processes, and this version runs stages on one device only. "
+            "hardware: {nodes: 1, gpus_per_node: 1, parallel: none} runs it on one"
+        )
+    if plan.recipe.grpo and plan.recipe.grpo.rollout.mode == "server":
+        raise StageError("grpo.rollout.mode: server is not there yet in this version; mode: colocate is")
+
+
 def stage_command(plan: Plan, stage: StagePlan) -> list[str]:
     """The command line of one stage on this machine."""
-    target = ["aha.stages", plan.run_dir, stage.name]
-    if stage.world_size == 1:
-        return [sys.executable, "-m", *target]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={stage.world_size}", "-m", *target]
+    return [sys.executable, "-m", "aha.stages", plan.run_dir, stage.name]
 
 
 def eval_command(plan: Plan, index: int) -> list[str]:
@@ -67,7 +78,5 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass

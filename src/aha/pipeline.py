@@ -76,6 +76,7 @@ def execute(plan: Plan) -> Iterator[Event]:
 
     Raises StageError with the child's own words when a stage or an evaluation fails; Stopped on Ctrl-C.
     """
+    launch.require_supported(plan)
     with opened(plan) as run:
         yield from _evaluations(plan, run, "base")
         for stage in plan.stages:

@@ -331,7 +331,7 @@ def test_a_missing_piece_is_named(run_dir: Path, piece: str) -> None:
     page, markdown = report_of(run_dir)
     told = markdown.partition("## What is missing")[2].partition("\n## ")[0]
     stage = {"1-cpt": "CPT", "2-distill": "Distill", "3-grpo": "GRPO"}.get(piece.partition("/")[0], "")
-    assert (piece if not stage else stage) in told
+    assert (stage if stage else piece) in told
     assert "What is missing" in page.text
 
 
@@ -388,8 +388,8 @@ def test_a_run_that_stopped_half_way(run_dir: Path) -> None:
 def test_values_that_are_no_numbers_break_the_curve_and_are_counted(run_dir: Path) -> None:
     path = run_dir / "3-grpo/metrics.jsonl"
     rows = read_lines(path)[0]
-    for row, odd in zip(rows[20:], (None, math.nan, math.inf, -math.inf, 1e300, "nan", True, [1])):
-        row.update({key: odd for key in GRPO_KEYS} | {"loss": odd})
+    for row, odd in zip(rows[20:], (None, math.nan, math.inf, -math.inf, 1e300, "nan", True, [1]), strict=False):
+        row.update(dict.fromkeys(GRPO_KEYS, odd) | {"loss": odd})
     dump_lines(path, rows)
     page, _ = report_of(run_dir)
     assert "The loss of GRPO was not a finite number at 8 logged steps" in page.text

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from aha.errors import RecipeError, RewardError
+from aha.recipe.reward_files import reward_names
 from aha.rewards.contract import Completion, Failure, Problem, Score
-from aha.rewards.load import check_params, check_value, load_reward, reward_names, weight_and_params
+from aha.rewards.load import check_params, check_value, load_reward, weight_and_params
 
 PROBLEM = Problem("What is 2 + 3?", "5", "p1", {"level": "easy"})
 COMPLETIONS = [Completion("5", tokens=1), Completion("six", tokens=3)]
@@ -69,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, code: str) -> None:
 
 def test_checking_the_library_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from aha.rewards.load import check_params, reward_names\n"
+        "import sys; from aha.rewards.load import check_params; from aha.recipe.reward_files import reward_names\n"
         "for name in reward_names():\n"
         "    check_params(name, {'max_tokens': 8, 'cache': 4} if name == 'soft_overlong' else\n"
         "                 {'max_tokens': 8} if name == 'cosine_length' else {})\n"
@@ -127,6 +129,15 @@ def test_types_are_checked_without_coercion(tmp_path: Path, params: dict[str, ob
 def test_a_reward_without_params_takes_none() -> None:
     with pytest.raises(RecipeError, match="speed"):
         check_params("first_number", {"speed": 3})
+
+
+def test_the_tutorial_of_the_readme_works(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "reward_fns" / "README.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(readme.partition("```python\n")[2].partition("```")[0])
+    weight, params = weight_and_params({"weight": 0.2, "steps": 3})
+    reward = load_reward(reward_file(tmp_path, code), params)
+    thought = Completion("1+1=2\n2+1=3</think><answer>3</answer>", prompt_tail="<think>\n")
+    assert weight == 0.2 and reward.score_group([thought], PROBLEM) == [Score(2 / 3, "2 lines of working")]
 
 
 def test_weight_is_not_an_argument() -> None:

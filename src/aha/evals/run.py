@@ -58,7 +58,9 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
             path = run.root / "eval" / target / f"{task.name}.jsonl"
             found[task.name] = asdict(_write(path, task, settings, sampled, judged))
         results = read_object(run.root / "results.json") or {}
-        write_json(run.root / "results.json", results | {target: {"fingerprint": checkpoint.fingerprint, "tasks": found}})
+        write_json(
+            run.root / "results.json", results | {target: {"fingerprint": checkpoint.fingerprint, "tasks": found}}
+        )
 
 
 def _checkpoint(plan: Plan, run: RunDir, target: str) -> Checkpoint:
@@ -89,7 +91,9 @@ def _start(
     problems: dict[str, list[Problem]],
 ) -> Engine:
     longest = max(
-        len(_prompt(tokenizer, task, problem, plan.recipe.chat.system)) for task in tasks for problem in problems[task.name]
+        len(_prompt(tokenizer, task, problem, plan.recipe.chat.system))
+        for task in tasks
+        for problem in problems[task.name]
     )
     limits = EngineLimits(longest, settings.max_tokens, MAX_SEQUENCES, memory_share=0.85)
     return start_engine(choose_engine(settings.engine), checkpoint.path, limits, plan.recipe.seed)
@@ -126,7 +130,9 @@ def _seed(*parts: object) -> int:
 
 
 def _grade(task: Task, sampled: list[Sample]) -> list[Judged]:
-    with Scorer({task.grader: {"weight": 1.0, **task.params}}, DEADLINE, 2, FAILURES, f"eval.tasks.{task.name}") as scorer:
+    with Scorer(
+        {task.grader: {"weight": 1.0, **task.params}}, DEADLINE, 2, FAILURES, f"eval.tasks.{task.name}"
+    ) as scorer:
         return scorer.score([completion for _, _, completion in sampled], [problem for problem, _, _ in sampled], 1)
 
 

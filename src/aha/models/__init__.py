@@ -1,1 +1,1 @@
-
+"""Models: loaded and saved, made from scratch, and fitted with fused kernels."""

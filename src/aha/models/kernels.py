@@ -11,8 +11,6 @@ import importlib.util
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from aha.errors import KernelError
 
 LAYERS = ("rope", "rms_norm", "swiglu")
@@ -67,7 +65,9 @@ def choose(stage: str, requested: str, device: str, architecture: str) -> Kernel
         plan.fused = [Kernel(name, "liger") for name in (*LAYERS, loss)]
         return plan
     if requested == "liger":
-        raise KernelError(f"kernels: liger cannot be honoured in {stage}: {obstacle}. Write kernels: auto to take what runs here")
+        raise KernelError(
+            f"kernels: liger cannot be honoured in {stage}: {obstacle}. Write kernels: auto to take what runs here"
+        )
     plan.plain = [Kernel(name, why=obstacle) for name in LAYERS]
     if stage == "grpo":
         # Liger's GRPO loss is chunked torch and runs anywhere; its layer kernels are switched off one by one.
@@ -91,14 +91,16 @@ def _obstacle(device: str, architecture: str) -> str | None:
     return None
 
 
-def verify(plan: Kernels, model: torch.nn.Module) -> None:
+def verify(plan: Kernels, model: Any) -> None:
     """Raises KernelError when the layer kernels that were planned are not in the built model."""
     wanted = plan.liger is not None and plan.liger["rms_norm"]
     found = any(_from_liger(module) for module in model.modules())
     if wanted != found:
-        raise KernelError(f"Liger's layer kernels were {'' if wanted else 'not '}planned, but the built model does {'not ' if wanted else ''}use them")
+        raise KernelError(
+            f"Liger's layer kernels were {'' if wanted else 'not '}planned, but the built model does {'not ' if wanted else ''}use them"
+        )
 
 
-def _from_liger(module: torch.nn.Module) -> bool:
+def _from_liger(module: Any) -> bool:
     function = getattr(module.forward, "__func__", module.forward)
     return "liger" in getattr(function, "__module__", "") or "liger" in type(module).__module__

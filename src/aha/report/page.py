@@ -148,9 +148,13 @@ def _figure(figure: Figure) -> str:
 
 def _table(table: Table) -> str:
     kinds = ["w" if at < table.words else "n" for at in range(len(table.columns))]
-    head = "".join(f'<th class="{kind}" scope="col">{_text(column)}</th>' for kind, column in zip(kinds, table.columns))
+    head = "".join(
+        f'<th class="{kind}" scope="col">{_text(column)}</th>'
+        for kind, column in zip(kinds, table.columns, strict=False)
+    )
     body = "".join(
-        f"<tr>{''.join(_cell(*cell) for cell in zip(kinds, table.columns, row))}</tr>\n" for row in table.rows
+        f"<tr>{''.join(_cell(*cell) for cell in zip(kinds, table.columns, row, strict=False))}</tr>\n"
+        for row in table.rows
     )
     shape = "words" if table.words == len(table.columns) else "numbers"
     rows = f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody>"

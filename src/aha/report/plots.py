@@ -131,7 +131,7 @@ def _label_ends(panel: Any, ends: list[tuple[float | None, str, str]]) -> None:
     for end, *_ in known:
         heights.append(max(end, heights[-1] + gap) if heights else end)
     heights = [min(height, high - (len(heights) - 1 - at) * gap) for at, height in enumerate(heights)]
-    for at, (_, text, colour) in zip(heights, known):
+    for at, (_, text, colour) in zip(heights, known, strict=False):
         panel.annotate(
             text,
             xy=(1.0, at),
@@ -179,7 +179,7 @@ def accuracy(run: Run) -> Figure | None:
         return None
     canvas, panels = _grid(len(tasks), 2.9, sharey=True)
     stages = run.evaluated
-    for at, (panel, task) in enumerate(zip(panels, tasks)):
+    for at, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
         panel.set_title(_short(task))
         for x, stage in enumerate(stages):
             found = run.pass_at_1(stage, task)
@@ -242,7 +242,7 @@ def pass_at_k(run: Run) -> Figure | None:
     if not tasks:
         return None
     canvas, panels = _grid(len(tasks), 2.9, most_columns=2, sharey=True)
-    for at, (panel, task) in enumerate(zip(panels, tasks)):
+    for at, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
         panel.set_title(_short(task))
         panel.set_xscale("log", base=2)
         panel.set_ylim(0, 1.04)
@@ -251,7 +251,7 @@ def pass_at_k(run: Run) -> Figure | None:
         for stage in run.evaluated:
             points = _by_k(run, stage, task)
             if points:
-                ks, values = zip(*points)
+                ks, values = zip(*points, strict=False)
                 panel.plot(ks, values, color=COLOURS[stage], marker=MARKERS[stage], markersize=5)
                 ends.append((values[-1], LABELS[stage], COLOURS[stage]))
                 ticks.update(ks)
@@ -276,7 +276,7 @@ def loss(run: Run) -> Figure | None:
         "3-grpo": "policy loss",
     }
     canvas, panels = _grid(len(stages), 2.7)
-    for panel, stage in zip(panels, stages):
+    for panel, stage in zip(panels, stages, strict=False):
         _curve(panel, stage.series("loss"), COLOURS[stage.directory])
         panel.set_title(stage.label, color=COLOURS[stage.directory])
         panel.set_ylabel(units[stage.directory])
@@ -331,7 +331,7 @@ def rewards_apart(run: Run) -> Figure | None:
     if stage is None or len(names) < 2:
         return None
     canvas, panels = _grid(len(names), 2.3)
-    for at, (panel, name) in enumerate(zip(panels, names)):
+    for at, (panel, name) in enumerate(zip(panels, names, strict=False)):
         _curve(panel, stage.series(name), COLOURS["3-grpo"])
         panel.set_title(_short(name.removeprefix("reward/"), 26))
         if at % 3 == 0:
@@ -366,7 +366,7 @@ def health(run: Run) -> Figure | None:
     if stage is None or not shown:
         return None
     canvas, panels = _grid(len(shown), 2.2)
-    for panel, (key, title, unit, share) in zip(panels, shown):
+    for panel, (key, title, unit, share) in zip(panels, shown, strict=False):
         _curve(panel, stage.series(key), COLOURS["3-grpo"])
         panel.set_title(title)
         panel.set_ylabel(unit)

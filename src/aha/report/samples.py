@@ -45,7 +45,7 @@ class Group:
 
     def typical(self, wanted: bool) -> Row:
         """The completion of median length among those that are (in)correct as wanted, else among all."""
-        rows = [row for row, verdict in zip(self.rows, self.verdicts) if verdict is wanted] or self.rows
+        rows = [row for row, verdict in zip(self.rows, self.verdicts, strict=False) if verdict is wanted] or self.rows
         return sorted(rows, key=length)[len(rows) // 2]
 
 
@@ -140,7 +140,7 @@ def _alike(points: list[list[Group]]) -> list[list[Group]]:
             return round(_likeness(words[id(anchor)], words[id(group)]), 1), group.share
 
         near = [max(groups, key=fit) for groups in free]
-        for groups, taken in zip(free, near):
+        for groups, taken in zip(free, near, strict=False):
             groups.remove(taken)
         chains.append([anchor, *near])
     return sorted(chains, key=lambda chain: chain[0].share - chain[-1].share)
@@ -156,6 +156,6 @@ def pick_stories(files: list[Path], grader: str | None, most: int = 2) -> list[S
     stories = []
     for chain in (chains or _alike(points))[:most]:
         wanted = [False] + [group.share >= 0.5 for group in chain[1:-1]] + [True]
-        moments = [Moment(group, group.typical(want)) for group, want in zip(chain, wanted)]
+        moments = [Moment(group, group.typical(want)) for group, want in zip(chain, wanted, strict=False)]
         stories.append(Story(moments, same))
     return stories

@@ -94,7 +94,10 @@ def _path(run: Run) -> list[tuple[str, str, str]]:
     if not run.tasks:
         return [(LABELS[at], "", how) for at, how in steps]
     shares = [run.pass_at_1(at, run.tasks[0]) for at, _ in steps]
-    return [(LABELS[at], decimals(share.value) if share else NOTHING, how) for (at, how), share in zip(steps, shares)]
+    return [
+        (LABELS[at], decimals(share.value) if share else NOTHING, how)
+        for (at, how), share in zip(steps, shares, strict=False)
+    ]
 
 
 def _figures(figures: Figures, name: str, otherwise: str) -> list[Block]:

@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import inspect
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +24,13 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from aha.errors import Mistake, RecipeError, RewardError
+from aha.recipe.reward_files import reward_folder, reward_names
 from aha.rewards.contract import Completion, Failure, Problem, Score
 from aha.rewards.params import build_params
 
 Judge = Callable[[Sequence[Completion], Problem], Any]
 
 HOUSE_FUNCTIONS = ("score", "score_group")
-SOURCE_FOLDER = Path(__file__).resolve().parents[3] / "reward_fns"
 REASON_LIMIT = 500
 
 
@@ -96,19 +95,6 @@ def weight_and_params(entry: float | Mapping[str, Any]) -> tuple[float, dict[str
 
 
 # --- finding -------------------------------------------------------------------------------------------------------
-
-
-def reward_folder() -> Path:
-    """Where the library is: AHA_REWARD_FNS, else `reward_fns/` of the working directory, else of the checkout."""
-    if os.environ.get("AHA_REWARD_FNS"):
-        return Path(os.environ["AHA_REWARD_FNS"])
-    here = Path("reward_fns")
-    return here if here.is_dir() else SOURCE_FOLDER
-
-
-def reward_names() -> list[str]:
-    """The rewards of the library, by name."""
-    return sorted(path.stem for path in reward_folder().glob("*.py") if not path.stem.startswith("_"))
 
 
 def locate(name: str, where: str) -> tuple[Path | str, str | None]:

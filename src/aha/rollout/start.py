@@ -19,7 +19,9 @@ def choose_engine(wanted: str) -> EngineChoice:
     if installed:
         return EngineChoice("vllm", "vLLM is installed")
     if wanted == "vllm":
-        raise EngineError("engine: vllm was asked for, but vLLM is not installed; run `make setup`, or write engine: auto")
+        raise EngineError(
+            "engine: vllm was asked for, but vLLM is not installed; run `make setup`, or write engine: auto"
+        )
     return EngineChoice("transformers", "vLLM is not installed on this machine; generation is slower")
 
 

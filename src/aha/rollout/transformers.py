@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,7 +19,7 @@ class TransformersEngine:
     def __init__(self, model_path: str, limits: EngineLimits):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = "auto" if limits.dtype == "auto" else getattr(torch, limits.dtype)
-        self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device).eval()
+        self._model: Any = _load(model_path, dtype).to(device).eval()
         self._batch = limits.max_sequences
         self._ends = set(end_tokens(model_path))
 
@@ -74,6 +75,10 @@ class TransformersEngine:
         with torch.no_grad():
             for name, weight in weights:
                 own[name].copy_(weight)
+
+
+def _load(model_path: str, dtype: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype)
 
 
 def _processed(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

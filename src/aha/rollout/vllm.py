@@ -66,7 +66,7 @@ class VllmEngine:
         self._ends = end_tokens(model_path)
         random_state = torch.get_rng_state()
         try:
-            self._llm = LLM(**options)
+            self._llm: Any = LLM(**options)
         except Exception as error:  # whatever vLLM raises, the user needs to know which engine and which model
             raise EngineError(f"vLLM could not start on {model_path}: {type(error).__name__}: {error}") from error
         finally:

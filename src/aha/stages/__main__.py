@@ -34,7 +34,10 @@ def main(root: str, name: str) -> int:
         write_json(failure, {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
         return error.exit_code
     except BaseException as error:
-        write_json(failure, {"kind": type(error).__name__, "message": str(error), "exit_code": 1, "traceback": traceback.format_exc()})
+        write_json(
+            failure,
+            {"kind": type(error).__name__, "message": str(error), "exit_code": 1, "traceback": traceback.format_exc()},
+        )
         traceback.print_exc()
         return 1
     return 0

@@ -42,6 +42,8 @@ def run(context: Context) -> None:
                 f"{tally.source}: all {tally.too_long} traces are longer than distill.max_tokens {block.max_tokens}"
             )
         if tally.too_long:
-            context.say(f"{tally.source}: {tally.too_long} of {tally.read} traces are longer than {block.max_tokens} tokens and were dropped")
+            context.say(
+                f"{tally.source}: {tally.too_long} of {tally.read} traces are longer than {block.max_tokens} tokens and were dropped"
+            )
         tallies.append(tally)
     train_on(context, block, parent, sequences, tallies)

@@ -30,7 +30,9 @@ def run(context: Context) -> None:
     assert block is not None and context.stage.steps is not None
     parent = context.receive()
     problems, chats, tallies = _problems(context, block, load_tokenizer(parent))
-    with Scorer(block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards") as scorer:
+    with Scorer(
+        block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards"
+    ) as scorer:
         choice = choose_engine(block.rollout.engine)
         context.say(f"rollouts: {choice.name}, {choice.why}")
         engine = start_engine(choice, parent.path, _limits(context, block), recipe.seed)
@@ -57,14 +59,12 @@ def run(context: Context) -> None:
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tokens = sum(trainer.state.log_history[-1:][0].get(key, 0) for key in ("num_tokens",))
-    context.finish(
-        merged(trainer.model), tokenizer, parent, context.stage.steps, int(tokens), journal.first_step_at
-    )
+    context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, int(tokens), journal.first_step_at)
 
 
 def _limits(context: Context, block: Grpo) -> EngineLimits:
     rollout = block.rollout
-    share = block.prompts_per_step * block.group_size // context.stage.world_size
+    share = block.prompts_per_step * block.group_size
     return EngineLimits(
         rollout.max_prompt_tokens,
         rollout.max_tokens,
@@ -95,7 +95,9 @@ def _problems(
         kept.append(problem)
         chats.append(messages)
     if dropped:
-        context.say(f"{dropped} of {len(problems)} prompts are longer than {block.rollout.max_prompt_tokens} tokens and were dropped")
+        context.say(
+            f"{dropped} of {len(problems)} prompts are longer than {block.rollout.max_prompt_tokens} tokens and were dropped"
+        )
     if len(kept) < block.prompts_per_step:
         raise DataError(
             f"grpo: {len(kept)} problems fit max_prompt_tokens {block.rollout.max_prompt_tokens}, "

@@ -14,7 +14,9 @@ from aha.train.lora import merged
 from aha.train.sft import make_sft_trainer
 
 
-def train_on(context: Context, block: Cpt | Distill, parent: Any, sequences: list[Tokens], tallies: list[Tally]) -> None:
+def train_on(
+    context: Context, block: Cpt | Distill, parent: Any, sequences: list[Tokens], tallies: list[Tally]
+) -> None:
     """Pack, train, and hand over.
 
     Raises DataError when the sequences do not fill a single optimiser step.
@@ -31,7 +33,12 @@ def train_on(context: Context, block: Cpt | Distill, parent: Any, sequences: lis
     model, tokenizer = context.open_model(parent)
     kernels = context.choose_kernels(model.config.model_type)
     context.note(
-        steps, tallies, rows=len(rows), tokens=total, trained_tokens=trained, fill=round(total / len(rows) / block.max_tokens, 4)
+        steps,
+        tallies,
+        rows=len(rows),
+        tokens=total,
+        trained_tokens=trained,
+        fill=round(total / len(rows) / block.max_tokens, 4),
     )
     checkpoint, resume_step = context.resume_point()
     trainer, journal = make_sft_trainer(

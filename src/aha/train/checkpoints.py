@@ -20,7 +20,11 @@ KEEP = 2
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 def _sync(path: Path) -> None:
@@ -66,7 +70,7 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
 
     Raises CheckpointError when there are checkpoints and none of them verifies: starting over must be a decision.
     """
-    remarks = []
+    remarks: list[str] = []
     found = sorted(folder.glob("step-*"), reverse=True)
     for checkpoint in found:
         wrong = damage(checkpoint)
@@ -75,6 +79,8 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
         remarks.append(f"{checkpoint.name} is damaged: {wrong}")
     if found:
         raise CheckpointError(
-            f"no checkpoint in {folder} is intact:\n  " + "\n  ".join(remarks) + f"\nTo start the stage over, remove {folder}"
+            f"no checkpoint in {folder} is intact:\n  "
+            + "\n  ".join(remarks)
+            + f"\nTo start the stage over, remove {folder}"
         )
     return None, remarks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aha.recipe.schema import Lora
 
@@ -18,10 +18,14 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
+def merged(model: Any) -> PreTrainedModel:
     """The model with its adapters folded into the weights; a model without adapters as it is."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator]
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

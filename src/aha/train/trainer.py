@@ -31,7 +31,13 @@ class Interrupted(StageError):
 
 
 def arguments(
-    config: type[TrainingArguments], recipe: Recipe, block: Optimizer, stage: StagePlan, folder: Path, device: str, **own: Any
+    config: type[TrainingArguments],
+    recipe: Recipe,
+    block: Optimizer,
+    stage: StagePlan,
+    folder: Path,
+    device: str,
+    **own: Any,
 ) -> TrainingArguments:
     """TRL's arguments for one stage: the planner's arithmetic, the recipe's knobs, and its `trainer:` block on top.
 
@@ -111,7 +117,9 @@ class Sealed:
 class Journal(TrainerCallback):
     """Writes metrics.jsonl, stops on the first non-finite loss, and turns SIGTERM into a checkpoint and an exit."""
 
-    def __init__(self, writer: MetricsWriter, tokens_per_step: int, translate: Callable[[dict[str, Any]], dict[str, Any]]):
+    def __init__(
+        self, writer: MetricsWriter, tokens_per_step: int, translate: Callable[[dict[str, Any]], dict[str, Any]]
+    ):
         self._writer = writer
         self.tokens_per_step = tokens_per_step
         self._translate = translate
@@ -133,12 +141,14 @@ class Journal(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         for name in ("loss", "grad_norm"):
             if name in logs and not math.isfinite(float(logs[name])):
-                raise StageError(f"{name} is {logs[name]} at step {state.global_step}: stopped; the last checkpoint is from before it")
+                raise StageError(
+                    f"{name} is {logs[name]} at step {state.global_step}: stopped; the last checkpoint is from before it"
+                )
         then, step = self._since
         self._since = (time.time(), state.global_step)
         speed = (state.global_step - step) * self.tokens_per_step / max(1e-6, time.time() - then)

@@ -76,7 +76,7 @@ def clean(text: str) -> str:
     r"""One spelling for what looks the same: Unicode, LaTeX commands, spaces and fonts.
 
     >>> clean(r"\left[\,2,+\infty\right)"), clean("½ x²"), clean(r"x \leqslant \textbf{ 5 cm}")
-    ('[ 2,+∞)', '\\frac{1}{2} x^{2}', 'x ≤ \\text{5 cm}')
+    ('[ 2,+∞ )', '\\frac{1}{2} x^{2}', 'x ≤ \\text{5 cm}')
     """
     if len(text.strip()) > MAX_CHARACTERS:
         raise TooLarge(f"a formula of {len(text)} characters")

@@ -51,20 +51,27 @@ def _agree_at_points(one: Tree, other: Tree, symbols: list[str], real: bool) -> 
     import mpmath
 
     digits = _digits_for(one, other)
-    agreed = alone = 0
+    agreed = alone = narrower = 0
     with mpmath.workdps(digits):
         for point in _points(symbols):
             ours, theirs = (_value_at(tree, point, real) for tree in (one, other))
             if ours is None or theirs is None:
                 alone += (ours is None) != (theirs is None)
+                narrower += ours is not None
                 continue
             scale = max(1, abs(ours), abs(theirs))
             if abs(ours - theirs) > scale * mpmath.mpf(10) ** (-digits + _GUARD_DIGITS // 2):
                 return False
             agreed += 1
+    if narrower >= _AGREEING_POINTS and _has_bars(one) and not _has_bars(other):
+        return False  # ln x for ln |x|: the bars were there for the other half of the line
     if agreed >= (_AGREEING_POINTS if symbols else 1):
         return True
     return False if alone and real and not agreed and not symbols else None
+
+
+def _has_bars(tree: Tree) -> bool:
+    return isinstance(tree, Node) and (tree.op == "abs" or any(map(_has_bars, tree.args)))
 
 
 def _points(symbols: list[str]) -> Iterator[dict[str, Any]]:
@@ -204,8 +211,8 @@ def _function(name: str) -> Callable[..., Any]:
         "log": _bounded_argument(mpmath.log),
         "lg": _bounded_argument(mpmath.log10),
         "exp": _bounded_argument(mpmath.exp),
-        "!": _bounded_argument(mpmath.factorial, 1_000),
-        "binom": _bounded_argument(mpmath.binomial, 1_000),
+        "!": _bounded_argument(mpmath.factorial, 1_000, 400),
+        "binom": _bounded_argument(mpmath.binomial, 1_000, 400),
         "floor": mpmath.floor,
         "ceil": mpmath.ceil,
         "arcsin": mpmath.asin,
@@ -221,12 +228,14 @@ def _function(name: str) -> Callable[..., Any]:
     return table[name]
 
 
-def _bounded_argument(function: Callable[..., Any], bound: int = 100_000) -> Callable[..., Any]:
-    """The function, but not of arguments whose value would take long; a logarithm takes any."""
+def _bounded_argument(function: Callable[..., Any], bound: int = 100_000, digits: int = 10_000) -> Callable[..., Any]:
+    """The function, but not of arguments, or to a number of digits, that would take long; a logarithm takes any."""
+    import mpmath
+
     grows = function.__name__ not in ("ln", "log", "log10")
 
     def compute(*values: Any) -> Any:
-        if grows and any(abs(value) > bound for value in values):
+        if mpmath.mp.dps > digits or (grows and any(abs(value) > bound for value in values)):
             raise TooLarge("the argument of a function")
         return function(*values)
 

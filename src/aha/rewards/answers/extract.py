@@ -22,7 +22,9 @@ TAIL = 2048
 ALONE = 40
 """Characters of a completion that may be nothing but its answer."""
 
-_BRACE = re.compile(r"(?P<box>\\+(?:boxed|fbox)\s*\{)|(?P<bare>\\+boxed\s*[0-9A-Za-z])|\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(
+    r"(?P<box>\\{1,3}(?:boxed|fbox)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}]", re.DOTALL
+)
 _JOINED = re.compile(r"[\s$,;()]*(?:or|and)?[\s$,;()]*(?:[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*")
 _STATED = re.compile(r"(?:####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:))[\s:*]*([^\n]*)", re.IGNORECASE)
 

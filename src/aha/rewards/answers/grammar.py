@@ -44,8 +44,8 @@ _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix", 
 def parse(text: str) -> Tree:
     r"""The tree of a cleaned formula; `Unreadable` when it is not one.
 
-    >>> exact(parse(r"3\frac{1}{2} - 2^{-1}"))
-    Fraction(3, 1)
+    >>> parse(r"x - \frac{1}{y}")
+    Node(op='-', args=('x', Node(op='/', args=(Fraction(1, 1), 'y'))))
     """
     parser = _Parser([match[1] for match in _TOKEN.finditer(text)])
     tree = parser.formula()
