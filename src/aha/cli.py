@@ -4,6 +4,7 @@ aha plan RECIPE      what would run, on what, in how many steps
 aha run RECIPE       run what is missing, evaluate, report
 aha eval RECIPE      only the evaluations
 aha report RUN       write the report of a run directory again
+aha bench RUN        how fast it was, against what the machine can do
 aha recipes          the shipped recipes, and what to expect of them
 aha rewards          the rewards a recipe can name
 aha version          this version
@@ -107,6 +108,30 @@ def report(
     The run may be finished or not: report.md and report.html say what is missing.
     """
     console.print(str(write_report(run_dir)), soft_wrap=True)
+
+
+@app.command()
+def bench(
+    run_dir: Annotated[
+        Path, typer.Argument(help="the directory of a finished run, for example runs/tiny", metavar="RUN")
+    ],
+) -> None:
+    """Measure a finished run's speed.
+
+    The machine's matmul peak, the share of it that training reached, and vLLM against transformers.generate.
+    """
+    figures = pipeline.measure_speed(run_dir)
+    for dtype, peak in figures["matmul_gflops"].items():
+        _say(f"matmul peak {dtype:<9} {peak:,.0f} GFLOP/s")
+    for stage, found in figures["stages"].items():
+        _say(f"{stage:<21} " + "  ".join(_figure(name, value) for name, value in found.items()))
+    rollouts = figures["rollout_tokens_per_second"]
+    _say(f"{'rollouts':<21} " + "  ".join(_figure(name, value) for name, value in rollouts.items()))
+
+
+def _figure(name: str, value: float) -> str:
+    words = name.replace("_", " ")
+    return f"{words} {value:.1%}" if "share" in name else f"{words} {value:,.1f}"
 
 
 @app.command()

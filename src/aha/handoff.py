@@ -20,6 +20,8 @@ from aha.models.scratch import make_model, make_tokenizer
 from aha.recipe.schema import Recipe
 from aha.types import Checkpoint
 
+ORIGIN = "origin.txt"
+
 
 def prepare_base(recipe: Recipe, folder: Path) -> Checkpoint:
     """The model that the first stage starts from, written once into a folder of its own.
@@ -27,17 +29,25 @@ def prepare_base(recipe: Recipe, folder: Path) -> Checkpoint:
     Raises CheckpointError when it cannot be found or read.
     """
     if not folder.exists():
-        model, tokenizer = _make_base(recipe)
-        return hand_over(model, tokenizer, apply_format(recipe.chat, tokenizer), folder)
+        model, tokenizer, origin = _make_base(recipe)
+        checkpoint = hand_over(model, tokenizer, apply_format(recipe.chat, tokenizer), folder)
+        (folder / ORIGIN).write_text(origin + "\n")
+        return checkpoint
     return receive(folder, recipe)
 
 
-def _make_base(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def origin_of(folder: Path) -> str:
+    """Where a base model came from, in words; empty for the output of a stage."""
+    path = folder / ORIGIN
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _make_base(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     spec = recipe.model.from_scratch
     if spec is None:
         return load_pretrained(recipe.model)
     tokenizer = make_tokenizer(arithmetic.vocabulary(), (*recipe.chat.think, *recipe.chat.answer))
-    return make_model(spec, tokenizer, recipe.seed), tokenizer
+    return make_model(spec, tokenizer, recipe.seed), tokenizer, f"random weights, seed {recipe.seed}"
 
 
 def hand_over(

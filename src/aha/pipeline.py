@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from aha.errors import StageError
 from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash
 from aha.report import write_report
 from aha.rewards.load import check_params, weight_and_params
-from aha.rundir import RunDir, read_object, write_json, write_text
+from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write_text
 
 POLL = 0.2  # seconds
 PATIENCE = 600.0
@@ -96,6 +97,25 @@ def evaluate(plan: Plan) -> Iterator[Event]:
                 waiting = ", ".join(target for target in evaluation.targets if target not in finished)
                 yield Event("skip", "eval", f"{waiting} has not been trained yet")
         yield Event("report", "report", str(write_report(run.root)))
+
+
+def measure_speed(root: Path) -> dict[str, Any]:
+    """The figures of `aha.bench` for a finished run.
+
+    Raises StageError when the run is not finished or the measurement fails.
+    """
+    unfinished = [name for name in STAGES if (root / STAGES[name]).exists() and RunDir(root).done(name) is None]
+    if unfinished or not (root / "plan.json").exists():
+        raise StageError(f"{root} is not a finished run{': ' if unfinished else ''}{', '.join(unfinished)}")
+    log = root / "bench.log"
+    process = launch.start([sys.executable, "-m", "aha.bench", str(root)], log)
+    try:
+        process.wait()
+    finally:
+        launch.kill(process)
+    if process.returncode != 0:
+        raise _failed(process.returncode, root / "bench-failure.json", log, "bench")
+    return read_json(root / "bench.json")
 
 
 def _stage(plan: Plan, run: RunDir, stage: StagePlan) -> Iterator[Event]:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-
 import reasoning_gym
+
 from aha.data.gym import held_out, rows
 from aha.data.solvers import SOLVERS, Worked
 from aha.data.sources import Row, Tally, read_conversations, read_problems, read_rows

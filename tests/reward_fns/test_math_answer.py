@@ -105,8 +105,9 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     r"\ln|x|+C": (
         [r"\ln |x| + c", r"\ln\left|x\right|+C", r"C+\ln|x|"],
-        [r"\ln|x|", r"\frac1x+C"],
+        [r"\ln|x|", r"\ln x+C", r"\frac1x+C"],
     ),
+    r"2\ln x": ([r"\ln x^2", r"\ln(x\cdot x)"], [r"\ln 2x", r"(\ln x)^2"]),
     r"\sec^2 x": (
         [r"1+\tan^2 x", r"\frac{1}{\cos^2 x}"],
         [r"\sec x"],

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-import reasoning_gym
 from aha.data.solvers import SOLVERS
 from aha.data.sources import Row, Tally
 from aha.errors import DataError

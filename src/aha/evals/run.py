@@ -25,7 +25,7 @@ from aha.errors import DataError
 from aha.evals.stats import majority, pass_at_k, share
 from aha.models.load import load_tokenizer
 from aha.recipe.plan import EvalPlan, Plan
-from aha.recipe.schema import Eval, Task
+from aha.recipe.schema import Eval, Task, asked_of
 from aha.rewards.scorer import Judged, Scorer
 from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
 from aha.rollout.start import choose_engine, start_engine
@@ -53,6 +53,8 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
             engine.sync(_weights(checkpoint))
         found = {}
         for task in tasks:
+            if not asked_of(task, target):
+                continue
             sampled = _sample(engine, tokenizer, settings, task, problems[task.name], plan)
             judged = _grade(task, sampled)
             path = run.root / "eval" / target / f"{task.name}.jsonl"

