@@ -9,7 +9,7 @@ OVERRIDES ?=
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z][a-z -]*:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 	@echo "Recipes: $(RECIPES)"
 	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x'
 

@@ -66,7 +66,7 @@ def _stage(run: RunDir, name: str, peak: float) -> dict[str, float]:
     speeds = [row["tokens_per_second"] for row in read_metrics(run.stage(name) / "metrics.jsonl")[1:]]
     speed = statistics.median(speeds)
     if name == "grpo":
-        return {"completions_per_second": speed}
+        return {"tokens_per_second": speed}
     weights = sum(
         parameter.numel() for parameter in AutoModelForCausalLM.from_pretrained(run.stage(name) / "model").parameters()
     )

@@ -109,14 +109,15 @@ def _open(source: Source, seed: int, tally: Tally, limit: int | None) -> Iterato
         return _html_rows(pages, tally)
     if source.path:
         return _files(source.path, tally)
-    return _hub(source, limit)
+    return _hub(source)
 
 
-def _hub(source: Source, limit: int | None) -> Iterator[Row]:
+def _hub(source: Source) -> Iterator[Row]:
+    """Streamed: pretraining stops reading at its budget of tokens, far before the end of a web corpus."""
     import datasets  # slow to import, and only needed here
 
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split, streaming=limit is not None)
+        rows = datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True)
     except Exception as error:  # the hub's errors are many; the user needs to know which data set, and why
         raise DataError(f"hub:{source.hub} cannot be loaded: {type(error).__name__}: {error}") from error
     return iter(rows)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from aha import handoff
@@ -23,7 +20,7 @@ from aha.data.chat import messages_of, prompt_ids
 from aha.data.sources import read_problems
 from aha.errors import DataError
 from aha.evals.stats import majority, pass_at_k, share
-from aha.models.load import load_tokenizer
+from aha.models.load import load_tokenizer, read_weights
 from aha.recipe.plan import EvalPlan, Plan
 from aha.recipe.schema import Eval, Task, asked_of
 from aha.rewards.scorer import Judged, Scorer
@@ -50,7 +47,7 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
         if engine is None:
             engine = _start(plan, settings, checkpoint, tokenizer, tasks, problems)
         else:
-            engine.sync(_weights(checkpoint))
+            engine.sync(read_weights(checkpoint))
         found = {}
         for task in tasks:
             if not asked_of(task, target):
@@ -69,13 +66,6 @@ def _checkpoint(plan: Plan, run: RunDir, target: str) -> Checkpoint:
     if target == "base":
         return handoff.prepare_base(plan.recipe, run.root / "0-base")
     return handoff.receive(run.root / target / "model", plan.recipe)
-
-
-def _weights(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    for path in sorted(Path(checkpoint.path).glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a dictionary
-                yield name, file.get_tensor(name)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, system: str | None) -> list[int]:

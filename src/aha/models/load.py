@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from huggingface_hub import constants
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from aha.errors import CheckpointError
@@ -97,6 +99,14 @@ def load_model(checkpoint: Checkpoint, model: Model, device: str) -> PreTrainedM
     if model.attention == "auto" and device == "cuda" and importlib.util.find_spec("flash_attn"):
         attention = "flash_attention_2"
     return AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=dtype, attn_implementation=attention)
+
+
+def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """The checkpoint's weights one by one, to move a running engine to them."""
+    for path in sorted(Path(checkpoint.path).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
+                yield name, file.get_tensor(name)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -58,8 +58,7 @@ def run(context: Context) -> None:
         gc.collect()
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    tokens = sum(trainer.state.log_history[-1:][0].get(key, 0) for key in ("num_tokens",))
-    context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, int(tokens), journal.first_step_at)
+    context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, journal.tokens, journal.first_step_at)
 
 
 def _limits(context: Context, block: Grpo) -> EngineLimits:

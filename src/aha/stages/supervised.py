@@ -55,9 +55,7 @@ def train_on(
         resume_step,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    context.finish(
-        merged(trainer.model), tokenizer, parent, steps, steps * journal.tokens_per_step, journal.first_step_at
-    )
+    context.finish(merged(trainer.model), tokenizer, parent, steps, journal.tokens, journal.first_step_at)
 
 
 def _steps(block: Cpt | Distill, rows: int) -> int:

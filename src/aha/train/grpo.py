@@ -210,9 +210,8 @@ def make_grpo_trainer(
     block = recipe.grpo
     assert block is not None and stage.steps is not None
     args: Any = arguments(GRPOConfig, recipe, block, stage, folder, device, **_options(block, stage, kernels))
-    journal = Journal(
-        MetricsWriter(folder / "metrics.jsonl", resume_step), block.prompts_per_step * block.group_size, _translate
-    )
+    writer = MetricsWriter(folder / "metrics.jsonl", resume_step)
+    journal = Journal(writer, lambda step, logs: round(logs["num_tokens"]), _translate)
     judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id})
     trainer: GroupTrainer | None = None
 

@@ -57,8 +57,9 @@ def make_sft_trainer(
         loss_type="chunked_nll" if kernels.chunked_loss else "nll",
     )
     flatten = "flash" in (model.config._attn_implementation or "")
-    tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * stage.batch_size
-    journal = Journal(MetricsWriter(folder / "metrics.jsonl", resume_step), round(tokens), _translate)
+    per_step = sum(len(row["input_ids"]) for row in rows) / len(rows) * stage.batch_size
+    writer = MetricsWriter(folder / "metrics.jsonl", resume_step)
+    journal = Journal(writer, lambda step, logs: round(step * per_step), _translate)
     trainer = SupervisedTrainer(
         model,
         args,

@@ -118,13 +118,18 @@ class Journal(TrainerCallback):
     """Writes metrics.jsonl, stops on the first non-finite loss, and turns SIGTERM into a checkpoint and an exit."""
 
     def __init__(
-        self, writer: MetricsWriter, tokens_per_step: int, translate: Callable[[dict[str, Any]], dict[str, Any]]
+        self,
+        writer: MetricsWriter,
+        tokens: Callable[[int, dict[str, Any]], int],
+        translate: Callable[[dict[str, Any]], dict[str, Any]],
     ):
+        """`tokens` gives the tokens that have gone through the model by a step; `translate` picks its metrics."""
         self._writer = writer
-        self.tokens_per_step = tokens_per_step
+        self._tokens = tokens
         self._translate = translate
         self._asked_to_stop = False
-        self._since = (time.time(), 0)
+        self._since = (time.time(), 0)  # when, and at how many tokens, the last line was written
+        self.tokens = 0
         self.first_step_at: float | None = None
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
@@ -133,7 +138,8 @@ class Journal(TrainerCallback):
         self._asked_to_stop = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._since = (time.time(), state.global_step)
+        self.tokens = self._tokens(state.global_step, {"num_tokens": state.num_input_tokens_seen})
+        self._since = (time.time(), self.tokens)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.first_step_at = self.first_step_at or time.time()
@@ -149,13 +155,14 @@ class Journal(TrainerCallback):
                 raise StageError(
                     f"{name} is {logs[name]} at step {state.global_step}: stopped; the last checkpoint is from before it"
                 )
-        then, step = self._since
-        self._since = (time.time(), state.global_step)
-        speed = (state.global_step - step) * self.tokens_per_step / max(1e-6, time.time() - then)
+        self.tokens = self._tokens(state.global_step, logs)
+        then, before = self._since
+        self._since = (time.time(), self.tokens)
+        speed = (self.tokens - before) / max(1e-6, time.time() - then)
         common = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
         self._writer.write(
             state.global_step,
-            tokens=state.global_step * self.tokens_per_step,
+            tokens=self.tokens,
             tokens_per_second=speed,
             **common,
             **self._translate(logs),
