@@ -40,7 +40,7 @@ def score(completion: Completion, problem: Problem, params: Params) -> Score:
     if answer is None or not answer.strip():
         return Score(0.0, "no answer given")
     answer = answer.strip()
-    if answer == str(entry["answer"]).strip():
+    if entry["answer"] is not None and answer == str(entry["answer"]).strip():
         return Score(1.0, "the reference, word for word")
     if task in NOT_TRUSTED:
         return Score(0.0, "not the reference, and the verifier of this task is not to be trusted")

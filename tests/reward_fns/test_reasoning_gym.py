@@ -48,3 +48,11 @@ def test_a_problem_from_elsewhere_is_not_judged() -> None:
 def test_a_task_that_does_not_exist_fails_with_its_name() -> None:
     score = judge("5", Problem("?", "6", "p", {"dataset": "no_such_task", "entry": {"answer": "6"}}))
     assert isinstance(score, Failure) and "no_such_task" in score.reason
+
+
+def test_none_is_not_the_answer_of_a_task_without_a_reference() -> None:
+    """Tasks such as graph_color have no one answer: their record says None, which a policy could learn to write."""
+    entry = {"question": "q", "answer": None, "metadata": {"possible_answer": {}, "puzzle": {}}}
+    problem = Problem("q", "", "1", {"dataset": "graph_color", "entry": entry})
+    (score,) = load_reward("reasoning_gym", {}).score_group([Completion("<answer>None</answer>")], problem)
+    assert score.value != 1.0

@@ -90,15 +90,14 @@ def describe(source: Source) -> str:
     return "nothing"
 
 
-def read_rows(source: Source, seed: int, tally: Tally, limit: int | None = None) -> Iterator[Row]:
-    """The rows of one source, at most `limit` of them."""
-    limit = min(filter(None, (limit, source.rows)), default=None)
-    for row in islice(_open(source, seed, tally, limit), limit):
+def read_rows(source: Source, seed: int, tally: Tally) -> Iterator[Row]:
+    """The rows of one source, at most `source.rows` of them."""
+    for row in islice(_open(source, seed, tally), source.rows):
         tally.read += 1
         yield row
 
 
-def _open(source: Source, seed: int, tally: Tally, limit: int | None) -> Iterator[Row]:
+def _open(source: Source, seed: int, tally: Tally) -> Iterator[Row]:
     if source.builtin:
         return _builtin(source, seed)
     if source.reasoning_gym:
