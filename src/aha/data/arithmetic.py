@@ -52,9 +52,14 @@ class Chain:
         return self.totals[-1]
 
     @property
+    def moves(self) -> str:
+        return " . ".join(
+            [f"Start with {self.start}", *(f"Add {c}" if c >= 0 else f"Take away {-c}" for c in self.changes)]
+        )
+
+    @property
     def question(self) -> str:
-        moves = " . ".join(f"Add {c}" if c >= 0 else f"Take away {-c}" for c in self.changes)
-        return f"Start with {self.start} . {moves} . What is the result ?"
+        return f"{self.moves} . What is the result ?"
 
     @property
     def worked(self) -> str:
@@ -93,12 +98,20 @@ def _chains(seed: int, steps: Sequence[int], split: str) -> Iterator[Chain]:
 
 
 def texts(
-    rows: int | None = None, seed: int = 0, steps: Sequence[int] = (1, 2, 3), lines: int = 3
+    rows: int | None = None, seed: int = 0, steps: Sequence[int] = (1, 2, 3), lines: int = 2, stories: float = 0.5
 ) -> Iterator[dict[str, str]]:
-    """Documents for pretraining, endless without `rows`: `lines` worked lines each; one-step lines are bare facts."""
+    """Documents for pretraining, endless without `rows`: `lines` worked lines each; one-step lines are bare facts.
+
+    A share `stories` of the lines comes after the moves it works out: that is where a model learns to carry numbers
+    from a question into its working, which no amount of bare facts teaches.
+    """
+    rng = random.Random(f"{seed}/stories")
     chains = _chains(seed, steps, "train")
     for _ in islice(count(), rows):
-        yield {"text": " . ".join(next(chains).worked for _ in range(lines)) + " ."}
+        drawn = [next(chains) for _ in range(lines)]
+        yield {
+            "text": " . ".join(f"{c.moves} . {c.worked}" if rng.random() < stories else c.worked for c in drawn) + " ."
+        }
 
 
 def traces(
