@@ -28,7 +28,7 @@ distill:
   save_every: 2
 grpo:
   data: [{builtin: arithmetic/problems, rows: 40}]
-  rewards: {math_answer: 1.0, think_format: 0.5}
+  rewards: {math_answer: 1.0, think_format: 0.5, REWARD: 1.0}
   steps: 6
   prompts_per_step: 4
   group_size: 4
@@ -44,6 +44,9 @@ eval:
   max_tokens: 24
   when: end
 """
+
+
+NANO = NANO.replace("REWARD", str(ROOT / "tests" / "digit_share.py"))
 
 
 def aha(*arguments: str | Path, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from nano import aha
+from nano import ROOT, aha
 
 from aha.data.chat import ChatFormat
 from aha.models.load import fingerprint
@@ -39,6 +39,13 @@ def test_metrics_are_whole(finished: Path) -> None:
         assert all(math.isfinite(row["loss"]) for row in rows)
 
 
+def test_every_stage_moves_the_weights(finished: Path) -> None:
+    for stage in STAGES:
+        assert all(row["grad_norm"] > 0 for row in lines(finished / stage / "metrics.jsonl")), stage
+    folders = (finished / "0-base", *(finished / stage / "model" for stage in STAGES))
+    assert len({fingerprint(folder) for folder in folders}) == 4
+
+
 def test_the_engine_samples_the_policy_that_is_trained(finished: Path) -> None:
     """Mean |logp of the trainer - logp of the engine| over all sampled tokens, at every step: float32 noise."""
     rows = lines(finished / "3-grpo" / "metrics.jsonl")
@@ -53,7 +60,7 @@ def test_every_rollout_is_kept_with_its_verdicts(finished: Path) -> None:
             members = rollouts[4 * group : 4 * group + 4]
             assert len({row["problem_id"] for row in members}) == 1
         for row in rollouts:
-            assert set(row["rewards"]) == {"math_answer", "think_format"}
+            assert set(row["rewards"]) == {"math_answer", "think_format", str(ROOT / "tests" / "digit_share.py")}
             assert all(verdict["reason"] for verdict in row["rewards"].values())
 
 
