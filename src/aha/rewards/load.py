@@ -268,7 +268,7 @@ def check_value(value: Any) -> Score:
     if hasattr(value, "item") and callable(value.item):  # a scalar of numpy or torch
         value = value.item()
     if isinstance(value, bool | int | float) and math.isfinite(value):
-        return Score(float(value), "")
+        return Score(float(value), "a number without a reason")
     return Failure(reason=f"returned {_shown(value)}, not a finite number")
 
 
