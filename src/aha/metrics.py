@@ -6,13 +6,12 @@ dropped first, so that every step stands in the file once.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from aha.rundir import append_jsonl, finite, read_jsonl, write_text
+from aha.rundir import append_jsonl, read_jsonl, write_jsonl
 
 
 class MetricsWriter:
@@ -27,7 +26,7 @@ class MetricsWriter:
         rows = read_metrics(self.path)
         kept = [row for row in rows if row["step"] <= resume_step]
         if len(kept) < len(rows):
-            write_text(self.path, "".join(json.dumps(finite(row)) + "\n" for row in kept))
+            write_jsonl(self.path, kept)
 
     def write(self, step: int, **values: Any) -> None:
         """Add one step. NaN and infinities become null; scalars of NumPy and torch become numbers."""

@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -144,7 +144,7 @@ def read_object(path: str | Path) -> dict[str, Any] | None:
 
 def append_jsonl(path: str | Path, value: Any) -> None:
     """Append one line, in one write; what a crash left of an earlier line is cut off first."""
-    line = json.dumps(finite(value), allow_nan=False).encode() + b"\n"
+    line = _line(value).encode()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
@@ -153,6 +153,15 @@ def append_jsonl(path: str | Path, value: Any) -> None:
         if _torn(last):
             file.truncate(file.seek(0, os.SEEK_END) - len(last))
         file.write(line if not last or _torn(last) else b"\n" + line)
+
+
+def write_jsonl(path: str | Path, values: Iterable[Any]) -> None:
+    """Replace a JSON-lines file whole: for what is known all at once, where `append_jsonl` would look back each time."""
+    write_text(path, "".join(map(_line, values)))
+
+
+def _line(value: Any) -> str:
+    return json.dumps(finite(value), allow_nan=False) + "\n"
 
 
 def _last_piece(file: FileIO) -> bytes:

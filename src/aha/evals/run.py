@@ -26,7 +26,7 @@ from aha.recipe.schema import Eval, Task, asked_of
 from aha.rewards.scorer import Judged, Scorer
 from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
 from aha.rollout.start import choose_engine, start_engine
-from aha.rundir import RunDir, append_jsonl, read_object, write_json
+from aha.rundir import RunDir, read_object, write_json, write_jsonl
 from aha.types import Checkpoint, Completion, Problem, Results
 
 DEADLINE = 5.0
@@ -129,10 +129,7 @@ def _grade(task: Task, sampled: list[Sample]) -> list[Judged]:
 
 
 def _write(path: Path, task: Task, settings: Eval, sampled: list[Sample], judged: list[Judged]) -> Results:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    for (problem, sample, completion), verdict in zip(sampled, judged, strict=True):
-        append_jsonl(path, _line(problem, sample, completion, verdict))
+    write_jsonl(path, (_line(*one, verdict) for one, verdict in zip(sampled, judged, strict=True)))
     groups = [list(group) for _, group in groupby(zip(sampled, judged, strict=True), key=lambda pair: pair[0][0].id)]
     return _summary(task.name, settings, groups)
 

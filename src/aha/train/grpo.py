@@ -26,7 +26,7 @@ from aha.models.kernels import Kernels, verify
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Grpo, Recipe
 from aha.rewards.scorer import Judged, Scorer
-from aha.rundir import append_jsonl
+from aha.rundir import write_jsonl
 from aha.train.lora import lora_config
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Completion, Problem
@@ -135,10 +135,8 @@ class GroupTrainer(Sealed, GRPOTrainer):
         step = self.state.global_step + 1
         suffix = "" if self.accelerator.num_processes == 1 else f"-rank{self.accelerator.process_index}"
         path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
-        path.unlink(missing_ok=True)
-        advantages = output["advantages"].tolist()
-        for (problem, completion, judged), advantage in zip(self.judge.last, advantages, strict=True):
-            append_jsonl(path, _rollout_line(step, problem, completion, judged, advantage))
+        rows = zip(self.judge.last, output["advantages"].tolist(), strict=True)
+        write_jsonl(path, (_rollout_line(step, *judgement, advantage) for judgement, advantage in rows))
         self._record()
         return output
 
