@@ -5,7 +5,7 @@ RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 RECIPE ?= recipes/tiny.yaml
 OVERRIDES ?=
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards clean $(RECIPES)
+.PHONY: help setup demo test check plan run eval report bench recipes rewards $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list

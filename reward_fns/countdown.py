@@ -13,7 +13,6 @@ target.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -21,7 +20,7 @@ from typing import Literal
 from aha.rewards.answers.alphabet import clean
 from aha.rewards.answers.errors import TooLarge, Undefined, Unreadable
 from aha.rewards.answers.exact import exact
-from aha.rewards.answers.grammar import Node, Tree, parse
+from aha.rewards.answers.grammar import Node, Tree, parse, walk
 from aha.rewards.contract import Completion, Problem, Score, final_answer
 
 SIGNS = frozenset(["+", "-", "*", "/", "neg"])
@@ -49,7 +48,10 @@ def score(completion: Completion, problem: Problem, params: Params) -> Score:
         tree = read_expression(answer, target)
     except (Unreadable, TooLarge) as error:
         return Score(0.0, f"not an expression: {error}")
-    used, given = Counter(_numbers_in(tree)), Counter(Fraction(str(number)) for number in numbers)
+    used, given = (
+        Counter(part for part in walk(tree) if isinstance(part, Fraction)),
+        Counter(Fraction(str(number)) for number in numbers),
+    )
     if used != given if params.use_all else not used <= given:
         return Score(0.0, "not the given numbers")
     try:
@@ -69,23 +71,9 @@ def read_expression(answer: str, target: Fraction) -> Tree:
     if len(claims) > 1 or any(claim.strip() != str(target) for claim in claims):
         raise Unreadable("an equation with something else than the target")
     tree = parse(expression)
-    if stranger := next((node.op for node in _nodes(tree) if node.op not in SIGNS), None):
-        raise Unreadable(f"{stranger} is no sign of the game")
+    for part in walk(tree):
+        if isinstance(part, str):
+            raise Unreadable(f"{part} is no number")
+        if isinstance(part, Node) and part.op not in SIGNS:
+            raise Unreadable(f"{part.op} is no sign of the game")
     return tree
-
-
-def _nodes(tree: Tree) -> Iterator[Node]:
-    if isinstance(tree, str):
-        raise Unreadable(f"{tree} is no number")
-    if isinstance(tree, Node):
-        yield tree
-        for argument in tree.args:
-            yield from _nodes(argument)
-
-
-def _numbers_in(tree: Tree) -> Iterator[Fraction]:
-    if isinstance(tree, Fraction):
-        yield tree
-    elif isinstance(tree, Node):
-        for argument in tree.args:
-            yield from _numbers_in(argument)

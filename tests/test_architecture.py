@@ -33,8 +33,8 @@ HOUSE = SOURCE / "aha"
 # --- the tables ----------------------------------------------------------------------------------------------------
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types"),
-    ("recipe", "rundir", "metrics", "environment"),
+    ("errors", "types", "seeds"),
+    ("recipe", "rundir", "metrics", "environment", "child"),
     ("data", "rewards", "models"),
     ("train", "rollout", "handoff"),
     ("stages", "evals", "report", "bench"),
@@ -45,6 +45,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 BESIDE = {
     ("recipe", "rundir"),  # a plan looks at what is there already
+    ("child", "rundir"),  # what went wrong is a file of the run directory
     ("metrics", "rundir"),  # metrics are lines of a file, written as all files are
     ("pipeline", "launch"),
     ("cli", "watch"),

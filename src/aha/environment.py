@@ -31,10 +31,6 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def has_nvidia_gpu() -> bool:
-    return Path("/dev/nvidia0").exists() or bool(_lines("nvidia-smi", "-L"))
-
-
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

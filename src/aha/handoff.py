@@ -17,10 +17,22 @@ from aha.data.chat import ChatFormat, apply_format, require_same
 from aha.errors import CheckpointError
 from aha.models.load import fingerprint, load_pretrained, save
 from aha.models.scratch import make_model, make_tokenizer
+from aha.recipe.plan import BASE
 from aha.recipe.schema import Recipe
 from aha.types import Checkpoint
 
 ORIGIN = "origin.txt"
+BASE_FOLDER = "0-base"
+
+
+def checkpoint_of(target: str, recipe: Recipe, root: Path) -> Checkpoint:
+    """The checkpoint of a run that a plan calls `base`, or by its stage's directory.
+
+    Raises CheckpointError when it is missing, damaged, or not what the recipe says it is.
+    """
+    if target == BASE:
+        return prepare_base(recipe, root / BASE_FOLDER)
+    return receive(root / target / "model", recipe)
 
 
 def prepare_base(recipe: Recipe, folder: Path) -> Checkpoint:

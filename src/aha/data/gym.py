@@ -21,6 +21,7 @@ from aha.data.solvers import SOLVERS
 from aha.data.sources import Row, Tally
 from aha.errors import DataError
 from aha.recipe.schema import Source
+from aha.seeds import seed_of
 
 SPLITS = ("train", "held_out")
 OURS = ("split", "traces", "thinks")
@@ -123,7 +124,7 @@ def _entries(task: str, options: dict[str, Any], seed: str) -> Iterator[tuple[An
 
     Raises DataError when the task refuses its options, or when a generator gives up.
     """
-    start = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") % 2**31
+    start = seed_of(seed) % 2**31
     while True:
         try:
             generator = reasoning_gym.create_dataset(task, seed=start, size=BATCH, **options)

@@ -209,8 +209,12 @@ BLOCKS = {
     "li",
     "ol",
     "p",
+    "pre",
+    "section",
+    "table",
+    "tr",
+    "ul",
 }
-BLOCKS |= {"pre", "section", "table", "tr", "ul"}
 CELLS = {"td", "th"}
 NOT_PROSE = re.compile(r"(genindex|py-modindex|packageindex|contents|search|changelog)[\w-]*\.html")
 

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from pathlib import Path
 
-from aha.errors import AhaError
+from aha import child
 from aha.recipe.plan import Plan
-from aha.rundir import RunDir, write_json
+from aha.rundir import RunDir
 
 
-def main(root: str, index: str) -> int:
-    run = RunDir(Path(root))
-    plan = Plan.model_validate_json((run.root / "plan.json").read_text())
-    failure = run.root / "eval" / "failure.json"
-    failure.unlink(missing_ok=True)
-    try:
-        from aha.evals.run import evaluate
+def main(root: str, index: str) -> None:
+    run = RunDir(root)
 
+    def work() -> None:
+        from aha.evals.run import evaluate  # here, so that a failing import is told too
+
+        plan = Plan.model_validate_json((run.root / "plan.json").read_text())
         evaluate(plan, plan.evals[int(index)], run)
-    except AhaError as error:
-        write_json(failure, {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
-        return error.exit_code
-    except BaseException as error:
-        write_json(
-            failure,
-            {"kind": type(error).__name__, "message": str(error), "exit_code": 1, "traceback": traceback.format_exc()},
-        )
-        traceback.print_exc()
-        return 1
-    return 0
+
+    child.finish(work, run.root / "eval" / "failure.json")
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1], sys.argv[2])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    main(sys.argv[1], sys.argv[2])

@@ -6,7 +6,6 @@ grader gave no verdict is counted as unjudged and is in no share.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import asdict
 from itertools import groupby
@@ -27,6 +26,7 @@ from aha.rewards.scorer import Judged, Scorer
 from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
 from aha.rollout.start import choose_engine, start_engine
 from aha.rundir import RunDir, read_object, write_json, write_jsonl
+from aha.seeds import seed_of
 from aha.types import Checkpoint, Completion, Problem, Results
 
 DEADLINE = 5.0
@@ -42,7 +42,7 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
     problems = {task.name: read_problems(task.data, plan.recipe.seed)[0] for task in tasks}
     engine: Engine | None = None
     for target in evaluation.targets:
-        checkpoint = _checkpoint(plan, run, target)
+        checkpoint = handoff.checkpoint_of(target, plan.recipe, run.root)
         tokenizer = load_tokenizer(checkpoint)
         if engine is None:
             engine = _start(plan, settings, checkpoint, tokenizer, tasks, problems)
@@ -60,12 +60,6 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
         write_json(
             run.root / "results.json", results | {target: {"fingerprint": checkpoint.fingerprint, "tasks": found}}
         )
-
-
-def _checkpoint(plan: Plan, run: RunDir, target: str) -> Checkpoint:
-    if target == "base":
-        return handoff.prepare_base(plan.recipe, run.root / "0-base")
-    return handoff.receive(run.root / target / "model", plan.recipe)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, system: str | None) -> list[int]:
@@ -107,7 +101,7 @@ def _sample(
         raise DataError(f"eval task {task.name} has no problems")
     work = [(problem, sample) for problem in problems for sample in range(settings.samples)]
     prompts = [_prompt(tokenizer, task, problem, plan.recipe.chat.system) for problem, _ in work]
-    seeds = [_seed(plan.recipe.seed, task.name, problem.id, sample) for problem, sample in work]
+    seeds = [seed_of(plan.recipe.seed, task.name, problem.id, sample) for problem, sample in work]
     sampling = Sampling(task.max_tokens or settings.max_tokens, settings.temperature, settings.top_p)
     drawn: list[Generation] = engine.generate(prompts, sampling, seeds)
     texts = tokenizer.batch_decode([generation.token_ids for generation in drawn], skip_special_tokens=True)
@@ -115,10 +109,6 @@ def _sample(
         (problem, sample, Completion(text, len(generation.token_ids), truncated=generation.truncated))
         for (problem, sample), generation, text in zip(work, drawn, texts, strict=True)
     ]
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 
 def _grade(task: Task, sampled: list[Sample]) -> list[Judged]:

@@ -19,8 +19,6 @@ from aha.rundir import RunDir, write_json
 from aha.train.checkpoints import newest_good
 from aha.types import Checkpoint
 
-BASE = "0-base"
-
 
 @dataclass
 class Context:
@@ -41,11 +39,10 @@ class Context:
 
     def receive(self) -> Checkpoint:
         """The checkpoint this stage starts from."""
-        if self.stage.parent == "base":
-            checkpoint = handoff.prepare_base(self.plan.recipe, self.run.root / BASE)
-            self.say(f"model: {handoff.origin_of(self.run.root / BASE)}")
-            return checkpoint
-        return handoff.receive(self.run.root / self.stage.parent / "model", self.plan.recipe)
+        checkpoint = handoff.checkpoint_of(self.stage.parent, self.plan.recipe, self.run.root)
+        if origin := handoff.origin_of(Path(checkpoint.path)):
+            self.say(f"model: {origin}")
+        return checkpoint
 
     def open_model(self, parent: Checkpoint) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         set_seed(self.plan.recipe.seed)

@@ -7,7 +7,6 @@ of the run's seed, the step and the problem, so a resumed run draws what the uni
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Grpo, Recipe
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import write_jsonl
+from aha.seeds import seed_of
 from aha.train.lora import lora_config
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Completion, Problem
@@ -63,7 +63,7 @@ class EngineBridge(VLLMGeneration):
     """Stands where TRL expects its vLLM wrapper. TRL gathers the weights; the engine takes them and generates."""
 
     policy: Policy
-    seed_of: Callable[[int], int]
+    seed_for: Callable[[int], int]
     seconds = 0.0
     new_tokens = 0
 
@@ -76,7 +76,7 @@ class EngineBridge(VLLMGeneration):
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> tuple:
         began = time.perf_counter()
         first = self.accelerator.process_index * len(prompts)
-        drawn = self.policy.generate(prompts, [self.seed_of(first + index) for index in range(len(prompts))])
+        drawn = self.policy.generate(prompts, [self.seed_for(first + index) for index in range(len(prompts))])
         self.seconds = time.perf_counter() - began
         self.new_tokens = sum(len(generation.token_ids) for generation in drawn)
         logprobs = [[[value] for value in generation.logprobs] for generation in drawn]
@@ -84,9 +84,9 @@ class EngineBridge(VLLMGeneration):
 
 
 @contextmanager
-def _bridged(policy: Policy, seed_of: Callable[[int], int]) -> Iterator[None]:
+def _bridged(policy: Policy, seed_for: Callable[[int], int]) -> Iterator[None]:
     """TRL builds its generation backend by name inside its constructor: give it ours for that moment."""
-    bridge = type("Bridge", (EngineBridge,), {"policy": policy, "seed_of": staticmethod(seed_of)})
+    bridge = type("Bridge", (EngineBridge,), {"policy": policy, "seed_for": staticmethod(seed_for)})
     module: Any = grpo_trainer
     original, module.VLLMGeneration = module.VLLMGeneration, bridge
     try:
@@ -141,7 +141,7 @@ class GroupTrainer(Sealed, GRPOTrainer):
         return output
 
     def _record(self) -> None:
-        """Metrics that TRL does not have: one value per reward, seconds per phase, entropy from the sampled tokens."""
+        """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed."""
         metrics = self._metrics["train"]
         _require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1], self.args.bf16)
         for name in self.judge.last[0][2].verdicts:
@@ -213,12 +213,11 @@ def make_grpo_trainer(
     judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id})
     trainer: GroupTrainer | None = None
 
-    def seed_of(index: int) -> int:
+    def seed_for(index: int) -> int:
         assert trainer is not None
-        text = f"{recipe.seed}/{trainer.state.global_step}/{index}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        return seed_of(recipe.seed, trainer.state.global_step, index)
 
-    with _bridged(policy, seed_of):
+    with _bridged(policy, seed_for):
         trainer = GroupTrainer(
             model,
             judge,

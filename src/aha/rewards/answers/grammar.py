@@ -359,10 +359,14 @@ def _shown(tree: Tree) -> str:
     return str(tree)
 
 
+def walk(tree: Tree) -> Iterator[Tree]:
+    """A tree and everything below it, from the top, left to right."""
+    yield tree
+    if isinstance(tree, Node):
+        for argument in tree.args:
+            yield from walk(argument)
+
+
 def names(tree: Tree) -> Iterator[str]:
     """Every name in a tree, constants like π included."""
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, Node):
-        for argument in tree.args:
-            yield from names(argument)
+    return (part for part in walk(tree) if isinstance(part, str))
