@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 from nano import ROOT, aha
 
 from aha.data.chat import ChatFormat
 from aha.models.load import fingerprint
+from aha.report import write_report
 
 STAGES = ("1-cpt", "2-distill", "3-grpo")
 
@@ -102,3 +104,20 @@ def test_a_run_directory_of_another_recipe_is_refused(finished: Path, nano: Path
     assert refused.returncode == 1
     assert "belongs to a different recipe" in refused.stderr and "steps: 7" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_task_that_a_stage_is_not_asked_is_not_missing(finished: Path, tmp_path: Path) -> None:
+    """`stages: [cpt]` on a task means the same to the report as to the evaluation."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("model", "checkpoints", "0-base"))
+    plan = json.loads((run / "plan.json").read_text())
+    results = json.loads((run / "results.json").read_text())
+    for stage in STAGES[1:]:
+        del results[stage]["tasks"]["facts"]
+    (run / "results.json").write_text(json.dumps(results))
+    write_report(run)
+    assert "was to be evaluated on facts" in (run / "report.md").read_text()
+    plan["recipe"]["eval"]["tasks"][0]["stages"] = ["cpt"]
+    (run / "plan.json").write_text(json.dumps(plan))
+    write_report(run)
+    assert "was to be evaluated on facts" not in (run / "report.md").read_text()

@@ -184,7 +184,8 @@ def accuracy(run: Run) -> Figure | None:
         for x, stage in enumerate(stages):
             found = run.pass_at_1(stage, task)
             if found is None:
-                panel.annotate("not\nevaluated", (x, 0.02), color=FAINT, ha="center", va="bottom", fontsize=8)
+                why = "not\nevaluated" if run.asked(stage, task) else "not\nasked"
+                panel.annotate(why, (x, 0.02), color=FAINT, ha="center", va="bottom", fontsize=8)
                 continue
             error = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
             panel.errorbar(

@@ -211,10 +211,19 @@ class Run:
         return [stage for stage in LABELS if mapping(mapping(self.results.get(stage)).get("tasks"))]
 
     @cached_property
+    def _task_blocks(self) -> list[dict[str, Any]]:
+        return [mapping(task) for task in listing(mapping(self.recipe.get("eval")).get("tasks"))]
+
+    def asked(self, stage: str, task: str) -> bool:
+        """Whether the recipe has this checkpoint asked this task: its `stages` name those that can be, absent all."""
+        limits = [block["stages"] for block in self._task_blocks if block.get("name") == task and block.get("stages")]
+        name = stage.partition("-")[2] or stage
+        return not limits or name in listing(limits[0])
+
+    @cached_property
     def tasks(self) -> list[str]:
         """The tasks with a result, those that the chat model answers first, else in the recipe's order."""
-        blocks = [mapping(task) for task in listing(mapping(self.recipe.get("eval")).get("tasks"))]
-        blocks.sort(key=lambda block: bool(block.get("raw")))
+        blocks = sorted(self._task_blocks, key=lambda block: bool(block.get("raw")))
         asked = [clean(block.get("name")) for block in blocks]
         found = [task for stage in self.evaluated for task in mapping(self.results[stage]["tasks"])]
         return [task for task in dict.fromkeys([*asked, *found]) if task in found]
@@ -223,7 +232,7 @@ class Run:
     def grader(self) -> str | None:
         """The reward that says "correct": the evaluation's grader, else the first reward of GRPO."""
         rewards = mapping(mapping(self.recipe.get("grpo")).get("rewards"))
-        graders = [mapping(task).get("grader") for task in listing(mapping(self.recipe.get("eval")).get("tasks"))]
+        graders = [block.get("grader") for block in self._task_blocks]
         return next((str(name) for name in [*graders, *rewards] if name in rewards), None)
 
 

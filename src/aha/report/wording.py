@@ -169,7 +169,8 @@ def _missing_of_evaluation(run: Run) -> list[str]:
     found = []
     for block in (mapping(item) for item in listing(run.plan.get("evals"))):
         for target in (name for name in map(str, listing(block.get("targets"))) if name in LABELS):
-            absent = [str(task) for task in listing(block.get("tasks")) if run.pass_at_1(target, str(task)) is None]
+            asked = [task for task in map(str, listing(block.get("tasks"))) if run.asked(target, task)]
+            absent = [task for task in asked if run.pass_at_1(target, task) is None]
             if absent:
                 found.append(f"{LABELS[target]} was to be evaluated on {joined(absent)}, and has no result there.")
     for directory, stage in run.stages.items():
