@@ -87,6 +87,11 @@ def test_truncated_sampling_is_explained(refused: Refused) -> None:
 # --- rewards -------------------------------------------------------------------------------------------------------
 
 
+def test_a_tracker_that_is_not_installed(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert ".venv/bin/pip install wandb" in refused(overrides=["tracking=wandb"])
+
+
 def test_an_unknown_reward(refused: Refused) -> None:
     assert refused("math_answer: 1.0", "math_anwser: 1.0") == (
         "small.yaml:15  grpo.rewards.math_anwser\n"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
 Record = Mapping[str, Any]
 
 
@@ -57,6 +59,23 @@ def gcd(record: Record) -> Worked:
     return Worked(lines, str(result))
 
 
+def leg_counting(record: Record) -> Worked:
+    """The legs of each kind of animal, then running totals.
+
+    >>> leg_counting({"animals": {"deer": 2, "ant": 3}}).lines
+    ['2 deer: 2 * 4 = 8', '3 ant: 3 * 6 = 18', '8 + 18 = 26']
+    """
+    each = {animal: count * ANIMALS[animal] for animal, count in record["animals"].items()}
+    lines = [
+        f"{count} {animal}: {count} * {ANIMALS[animal]} = {each[animal]}" for animal, count in record["animals"].items()
+    ]
+    total, *rest = each.values()
+    for legs in rest:
+        before, total = total, total + legs
+        lines.append(f"{before} + {legs} = {total}")
+    return Worked(lines, str(total))
+
+
 def letter_counting(record: Record) -> Worked:
     """Every word spelled, and how many of the letter there have been so far.
 
@@ -98,6 +117,7 @@ SOLVERS: dict[str, Callable[[Record], Worked]] = {
     "chain_sum": chain_sum,
     "count_bits": count_bits,
     "gcd": gcd,
+    "leg_counting": leg_counting,
     "letter_counting": letter_counting,
     "spell_backward": spell_backward,
 }

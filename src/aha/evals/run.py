@@ -27,6 +27,7 @@ from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
 from aha.rollout.start import choose_engine, start_engine
 from aha.rundir import RunDir, read_object, write_json, write_jsonl
 from aha.seeds import seed_of
+from aha.train.trainer import mixed_bf16
 from aha.types import Checkpoint, Completion, Problem, Results
 
 DEADLINE = 5.0
@@ -81,7 +82,8 @@ def _start(
         for task in tasks
         for problem in problems[task.name]
     )
-    limits = EngineLimits(longest, settings.max_tokens, MAX_SEQUENCES, memory_share=0.85)
+    dtype = "bfloat16" if mixed_bf16(plan.device) else "float32"  # what rollouts are drawn in
+    limits = EngineLimits(longest, settings.max_tokens, MAX_SEQUENCES, memory_share=0.85, dtype=dtype)
     return start_engine(choose_engine(settings.engine), checkpoint.path, limits, plan.recipe.seed)
 
 

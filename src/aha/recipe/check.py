@@ -8,6 +8,7 @@ asked further up, where they are known.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import re
 from collections import Counter
@@ -82,6 +83,12 @@ def _sources(recipe: Recipe) -> Iterator[tuple[Keys, Source]]:
         yield from (((name, "data", i), source) for i, source in enumerate(stage.data))
     for number, task in enumerate(recipe.eval.tasks if recipe.eval else ()):
         yield from ((("eval", "tasks", number, "data", i), source) for i, source in enumerate(task.data))
+
+
+def _tracker_is_installed(recipe: Recipe) -> Findings:
+    if recipe.tracking != "none" and importlib.util.find_spec(recipe.tracking) is None:
+        way_out = f"an installed package: .venv/bin/pip install {recipe.tracking}; or none"
+        yield Finding(("tracking",), recipe.tracking, way_out)
 
 
 def _names_are_file_names(recipe: Recipe) -> Findings:
@@ -292,6 +299,7 @@ RULES: Sequence[Callable[[Recipe], Findings]] = (
     _model_has_one_origin,
     _heads_divide,
     _sources_have_one_origin,
+    _tracker_is_installed,
     _names_are_file_names,
     _task_names_differ,
     _rewards_exist,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shutil
 import signal
 import time
@@ -60,8 +61,7 @@ def arguments(
         "logging_first_step": True,
         "save_strategy": "steps" if stage.save_every else "no",
         "save_steps": stage.save_every or 500,
-        "report_to": [] if recipe.tracking == "none" else [recipe.tracking],
-        "run_name": f"{recipe.name}/{stage.directory}",
+        **_tracking(recipe, stage, folder),
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "use_cpu": device == "cpu",
@@ -73,6 +73,21 @@ def arguments(
         "ddp_timeout": 1800,
     }
     return config(**values | own | block.trainer)
+
+
+def _tracking(recipe: Recipe, stage: StagePlan, folder: Path) -> dict[str, Any]:
+    """Mirror the metrics to the recipe's tracker; what it keeps on disk lies in the stage's folder.
+
+    The trackers read their places from the environment. Their default would be the folder of the unfinished checkpoint,
+    which is emptied with every save.
+    """
+    if recipe.tracking == "none":
+        return {"report_to": []}
+    name = recipe.name or "aha"
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("WANDB_PROJECT", name)
+    return {"report_to": [recipe.tracking], "project": name, "run_name": f"{name}/{stage.directory}"}
 
 
 def _unknown_field(stage: str, key: str, known: list[str], config: str) -> Mistake:
