@@ -195,8 +195,9 @@ def _honest(problem: Problem, problems: Sequence[Problem], form: str) -> Group:
 
 
 def _mistaken(problem: Problem, problems: Sequence[Problem]) -> Problem:
-    """The problem as somebody sees it who answers wrongly: with the answer of another one."""
-    for other in problems:
+    """The problem as somebody sees it who answers wrongly: with the answer of the next one."""
+    at = problems.index(problem)
+    for other in (*problems[at + 1 :], *problems[:at]):
         if other.answer != problem.answer:
             return replace(other, prompt=problem.prompt)
     return replace(problem, answer=_others(problem, problems)[0], meta={})

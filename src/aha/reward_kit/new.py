@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import keyword
 import re
@@ -62,7 +61,7 @@ PROBLEM = Problem(prompt="What is 2 + 3?", answer="5", id="sum")
     [
         ("<think>2 + 3 = 5</think><answer>5</answer>", 1.0, "right"),
         ("<think>2 + 3 = 6</think><answer>6</answer>", 0.0, "is not the answer"),
-        ("<think>2 + 3 = 5</think>", 0.0, "not the answer"),
+        ("<think>2 + 3 = 5</think>", 0.0, "no answer given"),
         ("<think>It is 5", 0.0, "no answer given"),
         ("<answer>4, 5 or 6</answer>", 0.0, "is not the answer"),
         ("", 0.0, "no answer given"),
@@ -101,10 +100,6 @@ def _require_good(name: str) -> None:
     if name in sys.stdlib_module_names or _installed(name):
         kind = "of Python's library" if name in sys.stdlib_module_names else "that is installed"
         raise RecipeError(Mistake(where, f"{name}, which is a module {kind}", "a name of its own", _free(name)))
-    close = difflib.get_close_matches(name, reward_names(), n=1, cutoff=0.9)
-    if close and close[0] != name:
-        expected = f"a name that nobody takes for {close[0]}, which is in the library"
-        raise RecipeError(Mistake(where, name, expected, _free(name)))
 
 
 def _installed(name: str) -> bool:
