@@ -71,7 +71,9 @@ BAD = {
 }  # fmt: skip
 
 
-def check(path: str, deadline: float = 5.0, problems: list[Problem] | None = None, **arguments: object) -> list[Finding]:
+def check(
+    path: str, deadline: float = 5.0, problems: list[Problem] | None = None, **arguments: object
+) -> list[Finding]:
     return list(check_reward(path, arguments, problems, deadline))
 
 
@@ -139,7 +141,9 @@ def test_a_reward_that_cannot_be_read_or_is_not_there(tmp_path: Path) -> None:
         check("math_anser")
 
 
-@pytest.mark.parametrize("code", ["def score(c, p): return float(p.meta['tests'] == 1)", "def bad(completions, tests): return [0.0]"])
+@pytest.mark.parametrize(
+    "code", ["def score(c, p): return float(p.meta['tests'] == 1)", "def bad(completions, tests): return [0.0]"]
+)
 def test_a_reward_that_reads_other_columns_asks_for_data(code: str, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(code)
     with pytest.raises(RecipeError, match=r"DATA=rows\.jsonl") as asked:

@@ -39,7 +39,7 @@ def test_it_works_as_it_is(library: Path) -> None:
     assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout + done.stderr
     for command in (["check"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--config", str(ROOT / "pyproject.toml"), str(library)]
-        told = subprocess.run(ruff, capture_output=True, text=True, timeout=120)
+        told = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert told.returncode == 0, told.stdout + told.stderr
 
 
