@@ -161,7 +161,7 @@ def _checked(
     yield from _repelled(judges, stance, [one for assault in assaults for one in assault], mark)
     honest = [_honest(problem, stance.problems, stance.form) for problem in stance.problems[:SAMPLE]]
     watched = [*honest, *(group for _, group in assaults[0])]
-    yield from _steady(reward, arguments, deadline, watched)
+    yield from _steady(judges, reward, arguments, deadline, watched)
     yield _untouched(reward.name, arguments, deadline, watched)
     yield from _faults(judges, deadline)
     yield from _range(judges, reward)
@@ -310,26 +310,26 @@ def _limit(stance: Stance, measure: Verdict) -> float:
 # --- the same again ------------------------------------------------------------------------------------------------
 
 
-def _steady(reward: Reward, arguments: Mapping[str, Any], deadline: float, groups: list[Group]) -> Iterator[Finding]:
+def _steady(
+    judges: _Judges, reward: Reward, arguments: Mapping[str, Any], deadline: float, groups: list[Group]
+) -> Iterator[Finding]:
     """The same completions again in a fresh process, then in the opposite order, then each alone."""
     small = [group for group in groups if all(len(one.text) < 100_000 for one in group.completions)]
     turned = [replace(group, completions=group.completions[::-1]) for group in reversed(small)]
-    first, again = (_values(reward.name, arguments, deadline, small) for _ in range(2))
+    first = [[verdict.value for verdict in said] for said in judges.judge(small)]
+    again = _values(reward.name, arguments, deadline, small)
     opposite = [said[::-1] for said in reversed(_values(reward.name, arguments, deadline, turned))]
     count = sum(len(group.completions) for group in small)
     yield _agreed("determinism", small, first, again, f"the same for {count} in two processes")
-    yield _agreed("order", small, first, opposite, f"the same for {count} from last to first")
+    yield _agreed("order", small, again, opposite, f"the same for {count} from last to first")
     if not reward.whole_group:
         yield Finding("batch", True, "each completion is judged by itself")
         return
     alone = [Group(group.problem, (one,)) for group in small[:SAMPLE] for one in group.completions]
-    flat = [value for said in first[:SAMPLE] for value in said]
+    flat = [value for said in again[:SAMPLE] for value in said]
     same = flat == [value for said in _values(reward.name, arguments, deadline, alone) for value in said]
-    yield Finding(
-        "batch",
-        True if same else None,
-        f"what a completion earns {'does not depend' if same else 'depends'} on its group",
-    )
+    words = "does not depend on its group" if same else "depends on its group, as rewards that compare may"
+    yield Finding("batch", True if same else None, f"what a completion earns {words}")
 
 
 def _values(
