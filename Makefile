@@ -4,14 +4,18 @@ AHA := .venv/bin/aha
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 RECIPE ?= recipes/tiny.yaml
 OVERRIDES ?=
+# What a reward is called and tried on; := because some shells have a NAME of their own.
+NAME :=
+DATA :=
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards $(RECIPES)
+.PHONY: help setup demo test check plan run eval report bench recipes rewards reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z -]*:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 	@echo "Recipes: $(RECIPES)"
 	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x'
+	@echo '           NAME=my_idea  DATA=rows.jsonl (or the name of a recipe)'
 
 setup:  ## make .venv: the CUDA set where there is an NVIDIA GPU, the CPU set elsewhere
 	@$(PYTHON) -I src/aha/install.py
@@ -41,3 +45,9 @@ bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 
 recipes rewards: setup  ## list them
 	@$(AHA) $@
+
+reward: setup  ## write a new reward and its test: NAME=my_idea
+	@$(AHA) rewards new "$(NAME)"
+
+reward-check: setup  ## is it fit to train on? NAME=my_idea [DATA=rows.jsonl] [OVERRIDES="steps=3"]
+	@$(AHA) rewards check "$(NAME)" $(if $(DATA),--data "$(DATA)") $(OVERRIDES)

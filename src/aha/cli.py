@@ -6,33 +6,30 @@ aha eval RECIPE      only the evaluations
 aha report RUN       write the report of a run directory again
 aha bench RUN        how fast it was, against what the machine can do
 aha recipes          the shipped recipes, and what to expect of them
-aha rewards          the rewards a recipe can name
+aha rewards          the rewards a recipe can name; write, check and use one (cli_rewards.py)
+aha rescore RUN      its rollouts under another reward (cli_rewards.py)
 aha version          this version
 """
 
 from __future__ import annotations
 
-import ast
 import signal
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from aha import __version__, pipeline
+from aha import __version__, cli_rewards, pipeline
 from aha.errors import AhaError, Mistake, RecipeError
 from aha.recipe import Plan, Recipe, Row, describe, load_recipe
-from aha.recipe.reward_files import reward_folder, reward_names
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.wording import duration
 from aha.rundir import STAGES, read_object
+from aha.terminal import console, errors
+from aha.terminal import say as _say
 from aha.watch import watch
-
-WIDEST = 100  # columns: a wider terminal does not make lines easier to read
 
 app = typer.Typer(
     name="aha",
@@ -42,8 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
-errors = Console(stderr=True)
+app.add_typer(cli_rewards.app, name="rewards")  # typer lists groups last
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, for example recipes/tiny.yaml", metavar="RECIPE")]
 Overrides = Annotated[
@@ -147,14 +143,7 @@ def recipes(
     _say(f"make NAME runs one; make plan RECIPE={folder}/NAME.yaml first shows what it would do")
 
 
-@app.command()
-def rewards() -> None:
-    """List the rewards a recipe can name."""
-    table = Table("reward", "what it judges", box=None, pad_edge=False)
-    for name in reward_names():
-        first = (ast.get_docstring(ast.parse((reward_folder() / f"{name}.py").read_text())) or "").splitlines()[:1]
-        table.add_row(name, *(line.removeprefix(f"{name}: ") for line in first))
-    console.print(table)
+app.command()(cli_rewards.rescore)
 
 
 @app.command()
@@ -189,14 +178,6 @@ def _show_recipe(path: Path, recipe: Recipe) -> None:
     for line in filter(None, (", ".join(filter(None, (expect.hardware, time))), expect.result)):
         _say(" " * 4 + line, indent=6)
     console.print()
-
-
-def _say(line: str, indent: int = 0, style: str = "none") -> None:
-    """One line as it is; what does not fit goes on below, `indent` columns in."""
-    width = min(console.width, WIDEST)
-    indented = " " * indent
-    wrapped = textwrap.fill(line, width, subsequent_indent=indented, break_long_words=False, break_on_hyphens=False)
-    console.print(wrapped, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_results(planned: Plan) -> None:

@@ -258,6 +258,11 @@ def test_overrides_are_yaml_and_reach_into_lists(load: Load) -> None:
     assert (recipe.distill.steps, recipe.distill.epochs) == (None, 2)
 
 
+def test_an_argument_can_be_set_beside_the_bare_weight_of_a_reward(load: Load) -> None:
+    recipe = load(overrides=["grpo.rewards={math_answer: 0.5}", "grpo.rewards.math_answer.require=boxed"])
+    assert recipe.grpo and recipe.grpo.rewards == {"math_answer": {"weight": 0.5, "require": "boxed"}}
+
+
 def test_an_override_can_take_a_stage_away(load: Load) -> None:
     recipe = load(overrides=["grpo=null"])
     assert recipe.grpo is None and recipe.distill is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -129,15 +128,6 @@ def test_types_are_checked_without_coercion(tmp_path: Path, params: dict[str, ob
 def test_a_reward_without_params_takes_none() -> None:
     with pytest.raises(RecipeError, match="speed"):
         check_params("first_number", {"speed": 3})
-
-
-def test_the_tutorial_of_the_readme_works(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "reward_fns" / "README.md").read_text(encoding="utf-8")
-    code = textwrap.dedent(readme.partition("```python\n")[2].partition("```")[0])
-    weight, params = weight_and_params({"weight": 0.2, "steps": 3})
-    reward = load_reward(reward_file(tmp_path, code), params)
-    thought = Completion("1+1=2\n2+1=3</think><answer>3</answer>", prompt_tail="<think>\n")
-    assert weight == 0.2 and reward.score_group([thought], PROBLEM) == [Score(2 / 3, "2 lines of working")]
 
 
 def test_weight_is_not_an_argument() -> None:

@@ -60,6 +60,20 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
+def read_values(settings: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words of a command line as plain values, read as overrides are. Raises RecipeError.
+
+    >>> read_values(["require=boxed", "scale=1e-2"])
+    {'require': 'boxed', 'scale': 0.01}
+    """
+    document = Document("the command line")
+    for setting in settings:
+        _lay_over(document, setting)
+    if document.mistakes:
+        raise RecipeError(*document.mistakes)
+    return document.tree
+
+
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +242,7 @@ def _parent(document: Document, parts: list[str], origin: str) -> tuple[Any, Key
     keys: Keys = ()
     for part in parts:
         if keys:
-            holder = holder[keys[-1]]
+            holder = _opened(holder, keys)
         key = _key(holder, part)
         if key is None:
             document.mistakes.append(Mistake(origin, part, _expected_below(holder, keys)))
@@ -238,6 +252,14 @@ def _parent(document: Document, parts: list[str], origin: str) -> tuple[Any, Key
             holder[str(key)] = {}
             document.origins[keys] = origin
     return holder, keys
+
+
+def _opened(holder: Any, keys: Keys) -> Any:
+    """What stands below `keys`; the bare weight of a reward becomes a block, so that arguments can be set beside it."""
+    below = holder[keys[-1]]
+    if keys[:-1] == ("grpo", "rewards") and isinstance(below, int | float) and not isinstance(below, bool):
+        below = holder[keys[-1]] = {"weight": below}
+    return below
 
 
 def _key(holder: Any, part: str) -> str | int | None:

@@ -43,6 +43,8 @@ class Reward:
     whole_group: bool
     """True when the reward compares the completions of a problem, so that it must see them together."""
     warm_up: Callable[[], object]
+    range: tuple[float, float] | None = None
+    """The lowest and the highest value, where the reward's file declares a `RANGE`."""
 
     def score_group(self, completions: Sequence[Completion], problem: Problem) -> list[Score]:
         """One score per completion, in their order."""
@@ -69,7 +71,8 @@ def load_reward(name: str, params: Mapping[str, Any], where: str = "") -> Reward
     arguments = build_params(getattr(module, "Params", None), params, where)
     whole_group = found == "score_group"
     warm_up = _with_params(getattr(module, "warm_up", lambda: None), 0, arguments)
-    return Reward(name, _house_judge(function, arguments, whole_group), whole_group, warm_up)
+    judge = _house_judge(function, arguments, whole_group)
+    return Reward(name, judge, whole_group, warm_up, getattr(module, "RANGE", None))
 
 
 def check_params(name: str, params: Mapping[str, Any], where: str = "") -> None:
