@@ -2,12 +2,12 @@
 
 Refused is only what is predicted to need more than the device has and the prediction may be wrong by. A change is the
 smaller, the less of the result it touches: first how a batch is cut, then what is computed twice, then who holds what,
-then how much the engine may have, and at last how long a sequence may be.
+then how much the engine may have, then how long a sequence may be, and at last which weights are trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from aha.errors import Mistake, RecipeError
@@ -15,17 +15,36 @@ from aha.recipe.batch import batch_size, micro_batch, stages_of, world_size
 from aha.recipe.estimate import cache_bytes
 from aha.recipe.hardware import Machine
 from aha.recipe.memory import GIB, UNCERTAINTY, Load, kv_bytes, load_of, peak_memory
-from aha.recipe.schema import Grpo, Recipe
+from aha.recipe.schema import Grpo, Lora, Recipe
 from aha.recipe.shapes import Shape, find_shape
 
 Verdict = Literal["fits", "tight", "too large", "unknown"]
+SHORTEST = 128  # tokens: no sequence is proposed below it
 
 
 class Change(NamedTuple):
-    """One key of the recipe with another value, written as an override."""
+    """One key of the recipe with another value."""
 
-    written: str
-    recipe: Recipe
+    keys: tuple[str, ...]
+    value: Any
+
+    def __str__(self) -> str:
+        """As an override of the recipe.
+
+        >>> str(Change(("grpo", "gradient_checkpointing"), True))
+        'grpo.gradient_checkpointing=true'
+        """
+        return f"{'.'.join(self.keys)}={str(self.value).lower() if self.value is True else self.value}"
+
+    def applied(self, block: Any) -> Any:
+        """The recipe, or a block of it, after the change. Not checked again."""
+        first, *rest = self.keys
+        if not rest:
+            return block.model_copy(update={first: self.value})
+        inner = getattr(block, first)
+        if inner is None and first == "lora":
+            inner = Lora()
+        return block.model_copy(update={first: Change(tuple(rest), self.value).applied(inner)})
 
 
 def verdict(total: float, available: float | None) -> Verdict:
@@ -57,9 +76,11 @@ def _misfit(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Mistak
     if verdict(memory.total, memory.available) == "too large":
         largest = sorted(memory.parts.items(), key=lambda part: -part[1])[:3]
         given = f"{memory.total:.1f} GiB per device ({', '.join(f'{part} {size:.1f}' for part, size in largest)}, …)"
-        expected = f"at most {memory.available:.1f} GiB, what a {machine.name} has (refused from {UNCERTAINTY:.0%} above)"
+        expected = (
+            f"at most {memory.available:.1f} GiB, what one {machine.name} has (refused from {UNCERTAINTY:.0%} above)"
+        )
         return Mistake(name, given, expected, smallest_change(recipe, name, shape, machine))
-    if isinstance(load.block, Grpo) and not _engine_starts(load, load.block):
+    if isinstance(load.block, Grpo) and not _engine_starts(load):
         rollout = load.block.rollout
         given = f"{rollout.memory_share:g} of {machine.memory_gib:g} GiB"
         expected = (
@@ -71,70 +92,70 @@ def _misfit(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Mistak
 
 
 def smallest_change(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> str:
-    """The first single change that makes a stage fit; else several on top of each other; else what there is to know."""
-    changes = list(_changes(recipe, name))
-    for change in changes:
-        if _fits(change.recipe, name, shape, machine):
-            return change.written
-    written: list[str] = []
-    for key in dict.fromkeys(map(_key, changes)):
-        options = [change for change in _changes(recipe, name) if _key(change) == key]
-        fitting = next((change for change in options if _fits(change.recipe, name, shape, machine)), None)
+    """The first single change that makes a stage fit; else the fewest that do; else what there is to know."""
+
+    def fits(changes: list[Change]) -> bool:
+        return _fits(_changed(recipe, changes), name, shape, machine)
+
+    def starts(changes: list[Change]) -> bool:
+        return _engine_starts(_load(_changed(recipe, changes), name, shape, machine))
+
+    singles = list(_changes(recipe, name))
+    for change in singles:
+        if fits([change]):
+            return str(change)
+    taken: list[Change] = []
+    for keys in dict.fromkeys(change.keys for change in singles):
+        options = [change for change in _changes(_changed(recipe, taken), name) if change.keys == keys]
+        fitting = next((change for change in options if fits([*taken, change])), None)
+        sound = [change for change in options if starts([*taken, change]) or not starts(taken)]
+        taken += [fitting] if fitting else sound[-1:]  # the strongest, where none of them is enough
         if fitting:
-            return " ".join([*written, fitting.written])
-        if options:  # not enough: keep the strongest, and go on to the next key
-            recipe = options[-1].recipe
-            written.append(options[-1].written)
-    least = peak_memory(_load(recipe, name, shape, machine)).total
-    return f"more or larger devices, or lora: with {' '.join(written)} it still needs {least:.1f} GiB"
+            return " ".join(map(str, _needed(taken, fits)))
+    least = peak_memory(_load(_changed(recipe, taken), name, shape, machine)).total
+    idle = "" if starts(taken) else f", and {name}.rollout.memory_share leaves the engine no room to start"
+    return f"more or larger devices: with {' '.join(map(str, taken))} it still needs {least:.1f} GiB{idle}"
+
+
+def _needed(changes: list[Change], fits: Callable[[list[Change]], bool]) -> list[Change]:
+    """Without those that are not needed, beginning with the one that costs most."""
+    for change in reversed(changes):
+        without = [other for other in changes if other is not change]
+        if fits(without):
+            changes = without
+    return changes
+
+
+def _changed(recipe: Recipe, changes: list[Change]) -> Recipe:
+    for change in changes:
+        recipe = change.applied(recipe)
+    return recipe
 
 
 def _changes(recipe: Recipe, name: str) -> Iterator[Change]:
-    """Every single change, from the smallest."""
+    """Every single change, from the smallest; of one key, from the mildest value."""
     block: Any = getattr(recipe, name)
     share = batch_size(block) // world_size(block, recipe.hardware)
     for size in range(micro_batch(block, recipe.hardware) - 1, 0, -1):
         if share % size == 0:
-            yield _in_block(recipe, name, "micro_batch", size)
+            yield Change((name, "micro_batch"), size)
     if not block.gradient_checkpointing:
-        yield _in_block(recipe, name, "gradient_checkpointing", True)
+        yield Change((name, "gradient_checkpointing"), True)
     if recipe.kernels == "torch":
-        yield Change("kernels=auto", recipe.model_copy(update={"kernels": "auto"}))
+        yield Change(("kernels",), "auto")
+    if recipe.hardware.parallel == "ddp":
+        yield Change(("hardware", "parallel"), "zero2")
     if recipe.hardware.parallel in ("ddp", "zero2"):
-        for parallel in ("zero2", "zero3") if recipe.hardware.parallel == "ddp" else ("zero3",):
-            hardware = recipe.hardware.model_copy(update={"parallel": parallel})
-            yield Change(f"hardware.parallel={parallel}", recipe.model_copy(update={"hardware": hardware}))
+        yield Change(("hardware", "parallel"), "zero3")
     if isinstance(block, Grpo):
-        yield from _rollout_changes(recipe, block)
-    else:
-        for length in _shorter(block.max_tokens):
-            yield _in_block(recipe, name, "max_tokens", length)
-
-
-def _rollout_changes(recipe: Recipe, block: Grpo) -> Iterator[Change]:
-    for percent in range(round(block.rollout.memory_share * 100) - 5, 5, -5):
-        yield _in_rollout(recipe, block, "memory_share", percent / 100)
-    for length in _shorter(block.rollout.max_tokens):
-        yield _in_rollout(recipe, block, "max_tokens", length)
-
-
-def _shorter(length: int) -> Iterator[int]:
-    """Seven, six, … eighths of a length, down to 128 tokens."""
-    return (length * eighths // 8 for eighths in range(7, 0, -1) if length * eighths // 8 >= 128)
-
-
-def _in_block(recipe: Recipe, name: str, key: str, value: Any) -> Change:
-    block = getattr(recipe, name).model_copy(update={key: value})
-    return Change(f"{name}.{key}={str(value).lower()}", recipe.model_copy(update={name: block}))
-
-
-def _in_rollout(recipe: Recipe, block: Grpo, key: str, value: Any) -> Change:
-    changed = block.model_copy(update={"rollout": block.rollout.model_copy(update={key: value})})
-    return Change(f"grpo.rollout.{key}={value}", recipe.model_copy(update={"grpo": changed}))
-
-
-def _key(change: Change) -> str:
-    return change.written.partition("=")[0]
+        for percent in range(round(block.rollout.memory_share * 100) - 5, 5, -5):
+            yield Change((name, "rollout", "memory_share"), percent / 100)
+    length = block.rollout.max_tokens if isinstance(block, Grpo) else block.max_tokens
+    for shorter in (length * eighths // 8 for eighths in range(7, 0, -1)):
+        if shorter >= SHORTEST:
+            yield Change((name, "rollout", "max_tokens") if isinstance(block, Grpo) else (name, "max_tokens"), shorter)
+    if not block.lora:
+        yield Change((name, "lora", "rank"), Lora().rank)
 
 
 def _load(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Load:
@@ -144,23 +165,22 @@ def _load(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Load:
 def _fits(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> bool:
     load = _load(recipe, name, shape, machine)
     memory = peak_memory(load)
-    starts = not isinstance(load.block, Grpo) or _engine_starts(load, load.block)
-    return verdict(memory.total, memory.available) == "fits" and starts
+    return verdict(memory.total, memory.available) == "fits" and _engine_starts(load)
 
 
-def _engine_starts(load: Load, block: Grpo) -> bool:
+def _engine_starts(load: Load) -> bool:
     """vLLM does not start where its cache cannot hold one sequence of full length. Within the uncertainty it may."""
-    if block.rollout.engine == "transformers":
+    if not isinstance(load.block, Grpo) or load.block.rollout.engine == "transformers":
         return True
     needed = load.length * kv_bytes(load)
     slack = UNCERTAINTY * (needed + load.precision.value * load.shape.weights)
-    return cache_bytes(load, block) >= needed - slack
+    return cache_bytes(load, load.block) >= needed - slack
 
 
 def _larger_share(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> str:
     block: Any = getattr(recipe, name)
     for percent in range(round(block.rollout.memory_share * 100) // 5 * 5 + 5, 95, 5):
-        change = _in_rollout(recipe, block, "memory_share", percent / 100)
-        if _fits(change.recipe, name, shape, machine):
-            return change.written
-    return "grpo.rollout.tensor_parallel above 1, or larger devices"
+        change = Change((name, "rollout", "memory_share"), percent / 100)
+        if _fits(change.applied(recipe), name, shape, machine):
+            return str(change)
+    return f"{name}.rollout.tensor_parallel above {block.rollout.tensor_parallel}, or larger devices"

@@ -236,7 +236,9 @@ def layer_bytes(load: Load, shape: Shape) -> float:
     heads = shape.query_width if needs_mask(load) else shape.kv_width
     attention = value * (2 * shape.query_width + 2 * heads)
     if shape.architecture == "qwen3":  # norms of queries and keys
-        attention += {"float32": 8, "mixed": 6, "bfloat16": 6}[load.precision.name] * (shape.query_width + shape.kv_width)
+        attention += {"float32": 8, "mixed": 6, "bfloat16": 6}[load.precision.name] * (
+            shape.query_width + shape.kv_width
+        )
     mask = value * load.length if needs_mask(load) else 0
     return norms * shape.hidden + attention + (3 if uses_liger(load) else 4) * value * shape.intermediate + mask
 

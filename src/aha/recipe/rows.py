@@ -96,7 +96,7 @@ def _memory_in_words(memory: Memory) -> str:
     parts = sorted(memory.parts.items(), key=lambda part: -part[1])
     listed = " · ".join(f"{name} {_gib(size)}" for name, size in parts if _gib(size) != "0.00")
     warning = WORDS[verdict(memory.total, memory.available)]
-    return f"memory {_gib(memory.total)}{of} GiB per device, in {memory.moment}{warning}: {listed}"
+    return f"memory {_gib(memory.total)}{of} GiB per device, peak in {memory.moment}{warning}: {listed}"
 
 
 def _gib(size: float) -> str:
@@ -116,7 +116,8 @@ def _time_in_words(found: StageEstimate, stage: StagePlan) -> str:
 def _whole(time: Time, found: StageEstimate, stage: StagePlan) -> str:
     """The stage's hours and tokens; where its steps are not known yet, hours for each billion tokens."""
     if time.total is None or found.tokens is None:
-        return f"{_hours(1e9 / stage.tokens_per_step * time.step)} for each billion tokens"
+        amount, words = (1e9, "billion") if stage.tokens_per_step > 1e5 else (1e6, "million")
+        return f"{_hours(amount / stage.tokens_per_step * time.step)} for each {words} tokens"
     return f"{_hours(time.total)} for {_tokens(found.tokens)} tokens"
 
 
@@ -129,7 +130,9 @@ def _seconds(seconds: float) -> str:
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _tokens(count: float) -> str:
