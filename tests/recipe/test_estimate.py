@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,3 +356,35 @@ def test_a_measured_peak_is_taken(tmp_path: Path) -> None:
 def test_the_kind_of_gpu_changes_no_hash() -> None:
     here, there = planned(ONE_GPU), planned(ONE_GPU, "hardware.gpu=a100-80")
     assert [stage.inputs_hash for stage in here.stages] == [stage.inputs_hash for stage in there.stages]
+
+
+# --- the README ----------------------------------------------------------------------------------------------------
+
+
+def projection() -> list[str]:
+    """The rows of the README's table of four and of 64 nodes."""
+    rows = []
+    for hardware, overrides in ((None, []), ("h100-80x8x64nodes", ["distill.batch_size=512"])):
+        plan = planned(SEVEN, *overrides, hardware=hardware)
+        for stage in plan.stages:
+            memory, time, _ = foretell(plan, stage.directory)
+            cells = (
+                re.match(r"memory ([\d.]+) of ([\d.]+) GiB", memory),
+                re.match(r"step (\S+ s) \(.*?\), (.*) \(", time),
+            )
+            assert cells[0] and cells[1]
+            devices = f"{stage.world_size} × h100-80"
+            rows.append(
+                f"| `{stage.name}` | {devices} | {cells[0][1]} of {cells[0][2]} GiB | {cells[1][1]} | {cells[1][2]} |"
+            )
+    return rows
+
+
+def test_the_projection_in_the_readme_is_the_planners() -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [row for row in projection() if row not in shown] == []
+
+
+def test_the_refusal_in_the_readme_is_the_planners() -> None:
+    told = refusal("grpo.micro_batch=16", hardware="h100-80")
+    assert told in (ROOT / "README.md").read_text(encoding="utf-8"), told

@@ -118,7 +118,7 @@ def _whole(time: Time, found: StageEstimate, stage: StagePlan) -> str:
     if time.total is None or found.tokens is None:
         amount, words = (1e9, "billion") if stage.tokens_per_step > 1e5 else (1e6, "million")
         return f"{_hours(amount / stage.tokens_per_step * time.step)} for each {words} tokens"
-    return f"{_hours(time.total)} for {_tokens(found.tokens)} tokens"
+    return f"{_hours(time.total)} for at most {_tokens(found.tokens)} tokens"
 
 
 def _disk_in_words(disk: Disk) -> str:
