@@ -168,8 +168,12 @@ def _kept(load: Load) -> dict[str, float]:
 
 
 def _forward(load: Load) -> dict[str, float]:
-    """The end of a micro-batch's forward pass: all activations wait, beside gradients of the micro-batches before."""
-    waiting = load.accumulation > 1 or load.parallel != "none"
+    """The end of a micro-batch's forward pass: all activations wait, beside gradients of the micro-batches before.
+
+    On a CPU the gradients of the step before count too: what the allocator has freed it rarely gives back (a step of
+    4 x 256 tokens of SmolLM2-135M had 4.08 GiB at its peak; without them this says 3.41, with them 3.91).
+    """
+    waiting = load.accumulation > 1 or load.parallel != "none" or not load.on_gpu
     parts = _kept(load) | {"gradients": _gradients(load) if waiting else 0.0, "activations": _activations(load)}
     return parts | {"logits": _loss_logits(load), "casts": _casts(load), "engine": _engine_aside(load)}
 
