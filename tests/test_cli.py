@@ -44,15 +44,29 @@ def test_plan_is_readable_at_80_columns(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "run").exists(), "planning writes nothing"
     blocks = done.stdout.strip().split("\n\n")
-    assert [block.split()[0] for block in blocks] == ["tiny", "1-cpt", "2-distill", "3-grpo", "eval"]
+    assert [block.split()[0] for block in blocks] == ["tiny", "1-cpt", "2-distill", "3-grpo", "eval", "assumed"]
     steps = load_recipe(TINY).grpo.steps  # type: ignore[union-attr]
-    assert blocks[3].splitlines() == [
+    assert blocks[3].splitlines()[:3] == [
         "3-grpo     run    2-distill, which it starts from, runs first",
         f"           from 2-distill · {steps} steps × 24,576 tokens · 1 × cpu",
         "           32 prompts × 8 = 256 completions = 1 process × 64 × 4 accumulated",
     ]
+    assert re.findall(r"^ {11}(memory|step|disk) ", blocks[3], re.MULTILINE) == ["memory", "step", "disk"]
     assert "1-cpt, 2-distill, 3-grpo" in blocks[4]
     assert all(len(line) <= 80 for block in blocks[1:] for line in block.splitlines())
+
+
+def test_plan_for_other_devices() -> None:
+    """`--hardware` changes the devices; what does not fit them is refused with the change that would."""
+    path = ROOT / "recipes" / "qwen2.5-7b-4node.yaml"
+    many = command("plan", path, "--hardware", "h100-80x8x16nodes", "distill.batch_size=128")
+    assert (many.returncode, many.stderr) == (0, "")
+    assert "128 × cuda" in many.stdout and "of 79.6 GiB per device" in many.stdout
+    small = command("plan", path, "--hardware", "a100-40x2", "hardware.parallel=zero2")
+    assert small.returncode == 2 and "Traceback" not in small.stderr
+    assert "cpt\n  given     " in small.stderr and "at most 39.6 GiB, what one a100-40 has" in small.stderr
+    wrong = command("plan", path, "--hardware", "h10-80")
+    assert wrong.returncode == 2 and "nearest   h100-80" in wrong.stderr
 
 
 def test_plan_as_json_is_the_plan(tmp_path: Path) -> None:

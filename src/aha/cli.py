@@ -23,7 +23,7 @@ from rich.table import Table
 
 from aha import __version__, cli_rewards, pipeline
 from aha.errors import AhaError, Mistake, RecipeError
-from aha.recipe import Plan, Recipe, Row, describe, load_recipe
+from aha.recipe import Plan, Recipe, Row, describe, foretell, hardware_overrides, load_recipe
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.wording import duration
 from aha.rundir import STAGES, read_object
@@ -62,13 +62,18 @@ def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
     run_dir: RunDirOption = None,
+    hardware: Annotated[
+        Optional[str],
+        typer.Option(help="plan for other devices: cpu, h100-80, h100-80x8 or h100-80x8x4nodes", metavar="DEVICES"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="the whole plan as JSON")] = False,
 ) -> None:
     """Print what would run, and why.
 
-    Stages with their inputs, steps, tokens and devices, and what is there already. Nothing is written.
+    Stages with their inputs, steps, tokens and devices; the memory, time and disk that each is predicted to take; and
+    what is there already. What cannot fit is refused, with the smallest change that would. Nothing is written.
     """
-    planned = _plan(recipe, overrides, run_dir)
+    planned = _plan(recipe, [*(hardware_overrides(hardware) if hardware else []), *(overrides or [])], run_dir)
     if json:
         print(planned.model_dump_json(indent=1))
     else:
@@ -157,8 +162,12 @@ def _show_plan(planned: Plan) -> None:
     for row in describe(planned):
         console.print()
         _say(f"{row.stage:<10} {row.state:<6} {row.why}", indent=18, style="dim" if row.state == "skip" else "bold")
-        for line in _stage_lines(row):
+        for line in [*_stage_lines(row), *foretell(planned, row.stage)]:
             _say(" " * 11 + line, indent=13)
+    for number, line in enumerate(planned.prediction.assumptions if planned.prediction else []):
+        if number == 0:
+            console.print()
+        _say(f"{'' if number else 'assumed':<11}{line}", indent=13, style="dim")
     console.print()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from aha import launch
 from aha.environment import describe_environment
 from aha.errors import StageError
-from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash
+from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash, require_fit
 from aha.report import write_report
 from aha.rewards.load import check_params, weight_and_params
 from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write_text
@@ -47,7 +47,7 @@ class Stopped(StageError):
 
 
 def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
-    """Check what a recipe alone cannot tell (the rewards' arguments), and plan.
+    """Check what a recipe alone cannot tell (the rewards' arguments, whether the stages fit their devices), and plan.
 
     Raises RecipeError or RewardError; touches nothing.
     """
@@ -55,7 +55,10 @@ def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
         check_params(name, weight_and_params(entry)[1], f"grpo.rewards.{name}")
     for task in recipe.eval.tasks if recipe.eval else ():
         check_params(task.grader, task.params, f"eval.tasks.{task.name}")
-    return make_plan(recipe, run_dir, source)
+    plan = make_plan(recipe, run_dir, source)
+    if plan.prediction:
+        require_fit(recipe, plan.prediction.machine, [stage.name for stage in plan.stages if stage.state != "skip"])
+    return plan
 
 
 @contextmanager

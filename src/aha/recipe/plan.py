@@ -19,6 +19,8 @@ from aha.recipe.batch import (
     stages_of,
     world_size,
 )
+from aha.recipe.estimate import Prediction, predict
+from aha.recipe.hardware import machine_of
 from aha.recipe.load import hash_of
 from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe, asked_of
 from aha.rundir import STAGES, RunDir, read_object
@@ -69,11 +71,14 @@ class Plan(Block):
     recipe: Recipe
     stages: list[StagePlan]
     evals: list[EvalPlan]
+    prediction: Prediction | None = None
+    """Memory, time and disk of each stage; None in plans that were written before there was one."""
 
 
 def make_plan(recipe: Recipe, run_dir: str | Path, source: str) -> Plan:
     """The plan of a recipe in a run directory; `source` (the recipe's file) names the run when the recipe does not."""
     stages = _stages(recipe, RunDir(run_dir))
+    machine = machine_of(recipe.hardware, Path(run_dir))
     return Plan(
         name=recipe.name or Path(source).stem,
         run_dir=str(run_dir),
@@ -81,6 +86,7 @@ def make_plan(recipe: Recipe, run_dir: str | Path, source: str) -> Plan:
         recipe=recipe,
         stages=stages,
         evals=_evals(recipe, Path(run_dir), stages),
+        prediction=predict(recipe, machine, {stage.name: stage.steps for stage in stages}),
     )
 
 
@@ -131,7 +137,8 @@ def _save_every(stage: Stage, steps: int | None) -> int | None:
 
 def _inputs_hash(recipe: Recipe, name: str, parent: StagePlan | None) -> str:
     """Over everything that the stage's result depends on, its ancestors included."""
-    inputs = recipe.model_dump(mode="json", include={name, "model", "chat", "kernels", "hardware", "seed"})
+    kept = {name, "model", "chat", "kernels", "hardware", "seed"}
+    inputs = recipe.model_dump(mode="json", include=kept, exclude={"hardware": {"gpu"}})
     return hash_of({**inputs, "parent": parent.inputs_hash if parent else None})
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from aha.recipe.estimate import Disk, StageEstimate, Time
+from aha.recipe.fit import verdict
+from aha.recipe.memory import UNCERTAINTY, Memory
 from aha.recipe.plan import BASE, EvalPlan, Plan, StagePlan
 
 
@@ -64,3 +67,78 @@ def _eval_row(plan: Plan, evaluation: EvalPlan) -> Row:
     asked = f"{', '.join(evaluation.tasks)} × {samples} samples"
     targets = ", ".join(evaluation.targets)
     return Row("eval", targets, "", "", asked, plan.device, evaluation.state, evaluation.why)
+
+
+# --- the prediction ------------------------------------------------------------------------------------------------
+
+WORDS = {
+    "fits": "",
+    "tight": f": more than it has, by less than the prediction may be wrong ({UNCERTAINTY:.0%})",
+    "too large": ": does not fit",
+    "unknown": "",
+}
+
+
+def foretell(plan: Plan, directory: str) -> list[str]:
+    """What a stage is predicted to take, in three lines: memory, time, disk. None for what is no stage."""
+    stage = next((stage for stage in plan.stages if stage.directory == directory), None)
+    if stage is None or plan.prediction is None:
+        return []
+    found = plan.prediction.stages.get(stage.name)
+    if found is None:
+        return [plan.prediction.missing or "no prediction"]
+    return [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk)]
+
+
+def _memory_in_words(memory: Memory) -> str:
+    """`memory 61.2 of 80 GiB (scoring): logits 27.0 · optimiser 11.5 · …`, the largest part first."""
+    of = "" if memory.available is None else f" of {memory.available:.1f}"
+    parts = sorted(memory.parts.items(), key=lambda part: -part[1])
+    listed = " · ".join(f"{name} {_gib(size)}" for name, size in parts if _gib(size) != "0.00")
+    warning = WORDS[verdict(memory.total, memory.available)]
+    return f"memory {_gib(memory.total)}{of} GiB per device, peak in {memory.moment}{warning}: {listed}"
+
+
+def _gib(size: float) -> str:
+    return f"{size:.1f}" if size >= 10 else f"{size:.2f}"
+
+
+def _time_in_words(found: StageEstimate, stage: StagePlan) -> str:
+    time = found.time
+    if time is None:
+        return "time: no prediction, the GPU is not known (hardware.gpu, or --hardware)"
+    parts = sorted(time.parts.items(), key=lambda part: -part[1])
+    listed = " · ".join(f"{name} {_seconds(seconds)}" for name, seconds in parts if seconds >= 0.01 * time.step)
+    peak = f"{time.tflops:.0f} TFLOP/s" if time.tflops >= 10 else f"{1000 * time.tflops:.0f} GFLOP/s"
+    return f"step {_seconds(time.step)} ({listed}), {_whole(time, found, stage)} ({time.efficiency:.0%} of {peak})"
+
+
+def _whole(time: Time, found: StageEstimate, stage: StagePlan) -> str:
+    """The stage's hours and tokens; where its steps are not known yet, hours for each billion tokens."""
+    if time.total is None or found.tokens is None:
+        amount, words = (1e9, "billion") if stage.tokens_per_step > 1e5 else (1e6, "million")
+        return f"{_hours(amount / stage.tokens_per_step * time.step)} for each {words} tokens"
+    return f"{_hours(time.total)} for at most {_tokens(found.tokens)} tokens"
+
+
+def _disk_in_words(disk: Disk) -> str:
+    return f"disk {disk.kept} checkpoints × {_gib(disk.checkpoint)} GiB (one more while saving), model {_gib(disk.model)} GiB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _hours(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _tokens(count: float) -> str:
+    """
+    >>> _tokens(1e10), _tokens(24_576)
+    ('10.0 G', '24.6 k')
+    """
+    size, unit = next((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if count >= size)
+    return f"{count / size:.1f} {unit}".strip()

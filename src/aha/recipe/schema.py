@@ -115,6 +115,9 @@ class Hardware(Block):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nodes: Count = 1
     gpus_per_node: Whole = 0
+    gpu: Literal["h100-80", "h200-141", "a100-80", "a100-40", "l40s", "4090-24"] | None = Field(
+        default=None, description="which GPU the plan predicts for; it changes nothing that is computed"
+    )
     gpu_memory_gib: PositiveFloat | None = None
     parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = "none"
     threads: Count | None = Field(default=None, description="CPU threads of each process; all cores if absent")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aha.report.blocks import Block, Bullets, Figure, Folded, Report, Sample, Samples, Section, Table, Text
@@ -25,6 +25,7 @@ from aha.report.wording import (
     plural,
     seconds_of,
     status,
+    step_seconds,
 )
 
 COMPARE_COLUMNS = ("stage", "task", "pass@1 [95 %]", "majority", "mean tokens")
@@ -57,6 +58,7 @@ def build_report(run: Run, figures: Figures) -> Report:
         Section("Loss", _figures(figures, "loss", "No stage has logged a loss.")),
         Section("Time and speed", _times(run, figures)),
         Section("Promised and observed", _expectation(run)),
+        Section("Predicted and observed", _prediction(run)),
         Section("Kernels", _kernels(run)),
         Section("To run it again", _provenance(run)),
     ]
@@ -314,6 +316,36 @@ def _expectation(run: Run) -> list[Block]:
         ("result", clean(expected.get("result") or NOTHING), result),
     ]
     return [Table(("", "promised", "observed"), rows, words=3)]
+
+
+def _prediction(run: Run) -> list[Block]:
+    """What the plan foretold of each stage beside what was seen: peak memory, one step, the whole stage."""
+    foretold = mapping(mapping(run.plan.get("prediction")).get("stages"))
+    rows: list[tuple[str, str, str, str, str]] = []
+    for stage in (stage for stage in run.stages.values() if stage.done):
+        said = mapping(foretold.get(stage.directory.partition("-")[2]))
+        memory, time = mapping(said.get("memory")), mapping(said.get("time"))
+        step, steps, start = number(time.get("step")), number(stage.done.get("steps")), number(time.get("start"))
+        whole = None if step is None or steps is None else (start or 0.0) + steps * step
+        gib = number(mapping(stage.done.get("memory")).get("gib"))
+        rows += [
+            (stage.label, "peak memory", *_against(number(memory.get("allocated")), gib, _gib)),
+            (stage.label, "one step", *_against(step, step_seconds(stage), duration)),
+            (stage.label, "whole stage", *_against(whole, seconds_of(stage), duration)),
+        ]
+    if not foretold or not rows:
+        return []
+    measures = {clean(mapping(stage.done.get("memory")).get("measure") or "") for stage in run.stages.values()} - {""}
+    note = f"Observed memory is {joined(sorted(measures)) or 'not recorded'}; a step is the median of those that were logged."
+    return [Table(("stage", "what", "predicted", "observed", "observed / predicted"), rows, words=2), Text(note)]
+
+
+def _against(said: float | None, seen: float | None, words: Callable[[float | None], str]) -> tuple[str, str, str]:
+    return words(said), words(seen), decimals(seen / said) if said and seen is not None else NOTHING
+
+
+def _gib(size: float | None) -> str:
+    return NOTHING if size is None else f"{size:.2f} GiB"
 
 
 def _kernels(run: Run) -> list[Block]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from itertools import pairwise
+
 from aha.report.read import LABELS, Run, Stage, listing, mapping, number
 from aha.types import Estimate
 
@@ -190,3 +194,11 @@ def seconds_of(stage: Stage) -> float | None:
         return recorded
     stamps = stage.series("time").finite
     return max(stamps) - min(stamps) if len(stamps) > 1 else None
+
+
+def step_seconds(stage: Stage) -> float | None:
+    """The median time of one optimiser step, from the stamps of the logged ones; None with fewer than two."""
+    stamps = stage.series("time")
+    logged = [(step, at) for step, at in zip(stamps.steps, stamps.values, strict=True) if not math.isnan(at)]
+    took = [(now - then) / (step - before) for (before, then), (step, now) in pairwise(logged)]
+    return statistics.median(took) if took else None

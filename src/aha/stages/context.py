@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from aha import handoff
@@ -99,5 +102,18 @@ class Context:
                 "startup_seconds": round((first_step_at or now) - self.started, 2),
                 "steps": steps,
                 "tokens": tokens,
+                "memory": peak_memory(self.device),
             },
         )
+
+
+def peak_memory(device: str) -> dict[str, Any]:
+    """The most memory that this process has held, GiB, and whose word that is: torch's on a GPU, the kernel's on a CPU."""
+    if device == "cuda":
+        return {"gib": torch.cuda.max_memory_allocated() / 2**30, "measure": "torch.cuda.max_memory_allocated"}
+    lines = Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []
+    kib = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
+    if kib is None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {"gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, "measure": "ru_maxrss"}
+    return {"gib": kib / 2**20, "measure": "VmHWM"}
