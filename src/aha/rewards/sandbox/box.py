@@ -163,7 +163,7 @@ def _mounts() -> tuple[str, ...]:
     return (*mounts, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
 
 
-def _command(limits: Limits, status: int, block: int, program: int, filtered: int | None) -> list[str]:
+def _command(limits: Limits, status: int, block: int, program: int, filtered: int | None = None) -> list[str]:
     small = str(limits.disk // 4)
     return [
         bubblewrap(),
@@ -211,17 +211,16 @@ class _Box:
         told, status = self._pipe()
         block, release = self._pipe()
         filtered = syscall_filter()
-        memory = [self._sealed(each) for each in (self._program, self._stdin, filtered or b"")]
+        program, stdin = self._sealed(self._program), self._sealed(self._stdin)
+        given = [status.fileno(), block.fileno(), program, *([self._sealed(filtered)] if filtered else [])]
         user = FIRST_USER + threading.get_native_id() if os.geteuid() == 0 else None
-        program, stdin, seccomp = memory
-        command = _command(self._limits, status.fileno(), block.fileno(), program, seccomp if filtered else None)
         try:
             self._process = subprocess.Popen(
-                command,
+                _command(self._limits, *given),
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(status.fileno(), block.fileno(), program, seccomp),
+                pass_fds=given,
                 env={},
                 cwd="/",
                 user=user,
@@ -237,8 +236,7 @@ class _Box:
             for stream in (self._process.stdout, self._process.stderr):
                 assert stream is not None
                 os.fchown(stream.fileno(), user, user)
-        self._pid = self._child()
-        self._pidfd = os.pidfd_open(self._pid)
+        self._hold(self._child())
         release.write(b"\n")
 
     def _child(self) -> int:
@@ -248,6 +246,21 @@ class _Box:
             if not self._read_status(end - time.monotonic()):
                 raise SandboxError(f"no box: {self._complaint()}")
         return int(json.loads(self._status.splitlines()[0])["child-pid"])
+
+    def _hold(self, pid: int) -> None:
+        """Take hold of the box's first process, so that killing it later can hit no other one of the same number."""
+        try:
+            self._pidfd = os.pidfd_open(pid)
+            with open(f"/proc/{pid}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            parent = 0
+        if parent != self._process.pid:  # it has ended already, and the number may be somebody else's
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+            raise SandboxError(f"no box: {self._complaint()}")
+        self._pid = pid
 
     def _read_status(self, patience: float) -> bool:
         with selectors.DefaultSelector() as selector:

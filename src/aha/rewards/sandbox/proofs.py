@@ -83,7 +83,7 @@ def require(names: Iterable[str] = tuple(PROTECTIONS)) -> Protections:
 # --- what must be denied outright ----------------------------------------------------------------------------------
 
 _DENIALS = r"""
-import ctypes, json, os, resource, socket, sys
+import ctypes, json, mmap, os, resource, socket, sys
 secret, port, parent = json.loads(sys.stdin.read())
 libc = ctypes.CDLL(None, use_errno=True)
 achieved = {}
@@ -124,11 +124,15 @@ attempt("system_calls", "a namespace was made", lambda: libc.unshare(0x10000000)
 attempt("system_calls", "a process was traced", lambda: libc.ptrace(0, 0, 0, 0) == 0)
 attempt("system_calls", "it can outlive its parent", lambda: libc.prctl(1, 0, 0, 0, 0) == 0)
 
-most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+def limit(which, otherwise):
+    value = resource.getrlimit(which)[0]
+    return value if 0 <= value < 1 << 40 else otherwise
+
+most = min(limit(resource.RLIMIT_NPROC, 32), 64)
 def storm():
     children = []
     try:
-        while len(children) <= 2 * most:
+        while len(children) <= most + 4:
             pid = os.fork()
             if not pid:
                 os.read(ends[0], 1)
@@ -139,11 +143,11 @@ def storm():
             os.kill(pid, 9)
             os.waitpid(pid, 0)
 ends = os.pipe()
-attempt("fork", "%d processes, the limit is %d" % (2 * most, most), storm)
-attempt("memory", "1 GiB", lambda: bytearray(1 << 30))
+attempt("fork", "%d processes, the limit is %d" % (most + 4, most), storm)
+attempt("memory", "1 GiB", lambda: mmap.mmap(-1, 1 << 30))
 def big():
     with open("/tmp/big", "wb") as file:
-        file.seek(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+        file.seek(limit(resource.RLIMIT_FSIZE, 1 << 23))
         file.write(b"x")
 attempt("file_size", "a file beyond the limit", big)
 def many():
@@ -159,7 +163,7 @@ attempt("disk", "40 MiB in /dev/shm", shared)
 attempt("descriptors", "200 open files", lambda: [os.dup(0) for _ in range(200)])
 print(json.dumps(achieved))
 """
-_SMALL = Limits(cpu=10, wall=30, memory=256 << 20, file_size=4 << 20, disk=16 << 20, processes=12)
+_SMALL = Limits(cpu=10, wall=30, memory=512 << 20, file_size=4 << 20, disk=16 << 20, processes=12)
 
 
 def _denials() -> dict[str, str]:
@@ -181,6 +185,8 @@ def _denials() -> dict[str, str]:
 
 # --- what must be stopped ------------------------------------------------------------------------------------------
 
+PATIENCE = 5.0
+"""Seconds after which an attack that nothing else has stopped was not stopped by its limit."""
 _FAMILY = """
 import os, time
 for _ in range(4):
@@ -196,15 +202,15 @@ _WRITER = "import os\nwhile True: os.write({}, b'x' * 4096)"
 def _limits() -> dict[str, str]:
     """The attacks that only a watcher outside can end: name -> how they ended, when that is not by their limit."""
     achieved = {
-        "family_memory": _unless(run(_FAMILY, limits=Limits(memory=128 << 20, wall=20)), "memory"),
-        "cpu": _unless(run("while True: pass", limits=Limits(cpu=0.2, wall=20)), "cpu"),
+        "family_memory": _unless(run(_FAMILY, limits=Limits(memory=128 << 20, wall=PATIENCE)), "memory"),
+        "cpu": _unless(run("while True: pass", limits=Limits(cpu=0.2, wall=PATIENCE)), "cpu"),
         "wall": _unless(run("import time; time.sleep(20)", limits=Limits(wall=0.3)), "wall"),
         "output": "",
     }
     for descriptor in (1, 2):
-        ran = run(_WRITER.format(descriptor), limits=Limits(output=1 << 16, wall=20))
+        ran = run(_WRITER.format(descriptor), limits=Limits(output=1 << 16, wall=PATIENCE))
         achieved["output"] = achieved["output"] or _unless(ran, "output")
-    files = _unless(run(_FILES, limits=Limits(files=500, cpu=10, wall=20)), "files")
+    files = _unless(run(_FILES, limits=Limits(files=500, cpu=10, wall=PATIENCE)), "files")
     return achieved | ({"disk": files} if files else {})
 
 
