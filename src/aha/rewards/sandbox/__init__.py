@@ -20,7 +20,7 @@ refuses to go on when one that is asked for is not in force.
 
 What it does not cover: bubblewrap shares the kernel, so a hole in the kernel is a hole in the box; for code that people wrote
 to do harm, use a machine of its own behind `executor("http://…")`. Memory of all processes together, processor time and the
-number of files are looked at every 20 ms, and can be exceeded for that long. What the kernel tells everybody (its version, the
+number of files are looked at every 20 ms, and can be exceeded for that long; memory that processes share is counted for each of them. What the kernel tells everybody (its version, the
 processors, the load) can be read, and so can the clock: timing channels are open. A program slows its neighbours down within its
 limits. Only the standard library can be imported, and Python only is run here. What a program prints is data and nothing more:
 an exit code of 0 is no proof of anything.

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import resource
+import select
 import selectors
 import shutil
 import signal
@@ -34,10 +35,12 @@ from aha.rewards.sandbox.syscalls import syscall_filter
 
 TICK = 0.02
 """Seconds between two looks at what a box uses."""
+LOOKING = 2.0
+"""Seconds for which a box that is being built may keep us waiting for a look inside."""
 START = 20.0
 """Seconds a box may take to be built, and to be taken down."""
-BLIND = 25
-"""Looks in a row at which a box may hide from us what it uses, before it is ended."""
+BUSY = 5
+"""How many times its wall limit a program may take when the machine keeps it waiting for a processor."""
 FIRST_USER = 1_900_000_000
 """Users above are nobody's by convention (systemd's table of uids calls the range unused)."""
 BUBBLEWRAP = (0, 8)
@@ -70,6 +73,7 @@ class Limits:
     cpu: float = 2.0
     """Processor time of all its processes together."""
     wall: float = 6.0
+    """Time from its first instruction, waiting for a processor aside."""
     memory: int = 512 << 20
     """Address space of each process, and what all of them together may hold."""
     output: int = 4 << 20
@@ -115,7 +119,7 @@ def run(program: str, stdin: bytes = b"", limits: Limits = Limits()) -> Ran:
     with contextlib.ExitStack() as closing:
         box = _Box(program.encode("utf-8", "surrogatepass"), stdin, limits, closing)
         box.start()
-        limit = box.watch(began + limits.wall)
+        limit = box.watch()
         return box.finish(limit, began)
 
 
@@ -204,7 +208,8 @@ class _Box:
         self._status = b""
         self._pid = 0
         self._pidfd = -1
-        self._seen, self._blind = False, 0
+        self._released = 0.0
+        self._windows: tuple[int, ...] = ()
 
     def start(self) -> None:
         """Build the box, take hold of it while it waits, and let the program go."""
@@ -237,7 +242,12 @@ class _Box:
                 assert stream is not None
                 os.fchown(stream.fileno(), user, user)
         self._hold(self._child())
+        if user is not None:  # root may look in before the program runs; an ordinary user must wait until it does
+            end = time.monotonic() + LOOKING
+            while not self._look_in() and time.monotonic() < end:
+                time.sleep(0.0005)
         release.write(b"\n")
+        self._released = time.monotonic()
 
     def _child(self) -> int:
         """The pid, in our eyes, of the first process of the box."""
@@ -269,31 +279,30 @@ class _Box:
         self._status += part
         return bool(part)
 
-    def watch(self, deadline: float) -> str:
+    def watch(self) -> str:
         """Drain what the program writes until it ends or is ended; the limit that ended it, or an empty text."""
-        limit = ""
+        limit, look, killed = "", self._released + TICK, 0.0
         with selectors.DefaultSelector() as selector:
             for name in self._output:
                 stream = getattr(self._process, name)
                 os.set_blocking(stream.fileno(), False)
                 selector.register(stream, selectors.EVENT_READ, name)
-            look = time.monotonic() + TICK
             while selector.get_map():
                 for key, _ in selector.select(TICK):
                     if not self._drain(key.fd, key.data):
                         selector.unregister(key.fileobj)
                 now = time.monotonic()
                 if limit:
-                    if now > deadline:
+                    if now > killed + START:
                         raise SandboxError(f"a box did not end within {START:.0f} s of being killed")
                     continue
                 limit = self._full()
                 if not limit and now >= look:
-                    limit = "wall" if now >= deadline else self._exceeded()
+                    limit = self._exceeded() or ("wall" if self._late(now) else "")
                     look = time.monotonic() + TICK
                 if limit:
                     self._kill()
-                    deadline = now + START
+                    killed = now
         return limit
 
     def finish(self, limit: str, began: float) -> Ran:
@@ -330,24 +339,58 @@ class _Box:
 
     def _exceeded(self) -> str:
         """The limit that the whole family in the box has passed. The kernel holds each process to its own."""
-        try:
-            root = f"/proc/{self._pid}/root"
-            if os.stat(root).st_dev == os.stat("/").st_dev:
-                return ""  # still being built: that is our own root
-            cpu, memory = 0.0, 0
-            for process in filter(str.isdigit, os.listdir(f"{root}/proc")):
-                used = _used(f"{root}/proc/{process}/stat")
-                cpu, memory = cpu + used[0], memory + used[1]
-            disk = os.statvfs(f"{root}/tmp")
-        except OSError:  # being built, ending, or a program that has made itself unreadable
-            self._blind += 1
-            return "memory" if self._seen and self._blind > BLIND else ""
-        self._seen, self._blind = True, 0
-        if memory > self._limits.memory:
+        if not self._windows and not self._look_in():
+            return ""
+        processes, disk = self._windows
+        used = [_used(processes, name) for name in os.listdir(processes) if name.isdigit()]
+        if sum(memory for _, memory in used) > self._limits.memory:
             return "memory"
-        if cpu > self._limits.cpu:
+        if sum(cpu for cpu, _ in used) > self._limits.cpu:
             return "cpu"
-        return "files" if disk.f_files - disk.f_ffree > self._limits.files else ""
+        files = os.fstatvfs(disk)
+        return "files" if files.f_files - files.f_ffree > self._limits.files else ""
+
+    def _late(self, now: float) -> bool:
+        """Whether the wall limit has passed, without the time for which the machine had no processor for the program: that is
+        not its fault. SandboxError when that goes on for too long."""
+        passed = now - self._released
+        if passed < self._limits.wall:
+            return False
+        ended = bool(select.select([self._pidfd], [], [], 0)[0])
+        starved = (
+            max(map(self._waited, filter(str.isdigit, os.listdir(self._windows[0]))), default=0.0)
+            if self._windows
+            else passed
+        )
+        if not ended and passed - starved >= self._limits.wall:
+            return True
+        if passed > BUSY * self._limits.wall + START:
+            raise SandboxError(
+                f"the machine is too busy: no end after {passed:.0f} s, {starved:.0f} s of them waiting for a processor"
+            )
+        return False
+
+    def _waited(self, process: str) -> float:
+        """Seconds that a process was ready to run and did not."""
+        try:
+            with open(os.open(f"{process}/schedstat", os.O_RDONLY, dir_fd=self._windows[0])) as file:
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):  # it is gone, or this kernel does not count
+            return 0.0
+
+    def _look_in(self) -> bool:
+        """Open the box's own /proc and /tmp, once it has them. They stay open, so nothing that it does later can hide them."""
+        root = f"/proc/{self._pid}/root"
+        try:
+            if os.stat(root).st_dev == os.stat("/").st_dev:
+                return False  # still being built: that is our own root
+            folders = [os.open(f"{root}/{name}", os.O_RDONLY | os.O_DIRECTORY) for name in ("tmp", "proc")]
+        except OSError:
+            return False
+        for each in folders:
+            self._closing.callback(os.close, each)
+        self._windows = (folders[1], folders[0])
+        return True
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -403,10 +446,10 @@ class _Box:
         return descriptor
 
 
-def _used(stat: str) -> tuple[float, int]:
+def _used(processes: int, name: str) -> tuple[float, int]:
     """(processor seconds, resident bytes) of a process, its buried children's time included; nothing of one that is gone."""
     try:
-        with open(stat) as file:
+        with open(os.open(f"{name}/stat", os.O_RDONLY, dir_fd=processes)) as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return 0.0, 0
