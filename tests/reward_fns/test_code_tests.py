@@ -154,7 +154,7 @@ FORGED = {
     "        frame = frame.f_back\n    return 0",
     "a look for the expected values": "import gc, sys\ndef add(a, b):\n    frame = sys._getframe()\n    while frame:\n"
     "        for value in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n"
-    "            if '== 7' in str(value): return {7: 7, 2: 2}[a + b]\n        frame = frame.f_back\n    return 0",
+    "            if '=' * 2 + ' 7' in str(value): return {7: 7, 2: 2}[a + b]\n        frame = frame.f_back\n    return 0",
     "a patched json": "import json\njson.dumps = lambda *a, **k: '\"passed\"'\njson.JSONEncoder = None\ndef add(a, b): return 0",
     "a patched builtin": "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.AssertionError = Warning\n"
     "def add(a, b): return 0",
@@ -218,7 +218,7 @@ def test_results_of_json_tests_are_compared_by_type_and_value(result: str, expec
 def test_an_assert_means_what_python_means() -> None:
     code = "def f(x): return x\ndef g(x): return {x}, (x, float('inf')), None, b'x', 1j"
     right = "import math\nE = {1}\nassert f(1) == True\nassert (1, 2) == f((1, 2))\nassert math.isinf(g(1)[1][1])"
-    assert judge(code, f"{right}\nassert g(1)[0] == E and True\nassert not f(0)\nassert f(f(2)) in [2]").value == 1.0
+    assert judge(code, f"{right}\nassert g(1)[0] == E\nassert not f(0)\nassert f(f(2)) in [2]").value == 1.0
     wrong = judge(code, f"{right}\nassert f((1, 2)) == [1, 2]")
     assert wrong == Score(0.0, "test 4 of 4: wrong")
 

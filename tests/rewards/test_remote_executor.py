@@ -102,5 +102,5 @@ def test_the_reward_runs_on_it(server: tuple[str, type[Piston]]) -> None:
 
 
 def test_nobody_there_is_no_verdict() -> None:
-    with pytest.raises(SandboxError, match="no verdict from http://127.0.0.1:9/api/v2/execute"):
+    with pytest.raises(SandboxError, match=r"no verdict from http://127\.0\.0\.1:9/api/v2/execute"):
         Remote("http://127.0.0.1:9", pause=0.01)("print(1)")
