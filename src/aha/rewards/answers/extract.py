@@ -22,6 +22,8 @@ TAIL = 2048
 ALONE = 40
 """Characters of a completion that may be nothing but its answer."""
 
+_FENCE = re.compile(r"(?:<[a-z]{1,20}>)?[ \t]{0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)")
+_AFTER_FENCE = re.compile(r"\s*(?:</[a-z]{1,20}>\s*)?")
 _BRACE = re.compile(
     r"(?P<box>\\{1,3}(?:boxed|fbox)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}]", re.DOTALL
 )
@@ -102,6 +104,53 @@ def stated(text: str) -> str | None:
         return re.split(r"\.(?:\s|$)", found[-1])[0].rstrip("*").strip() or None
     alone = text[: TAIL + 1].strip()
     return alone if 0 < len(alone) <= ALONE and "\n" not in alone and len(text) <= TAIL else None
+
+
+class Block(NamedTuple):
+    """A fenced code block: the word behind its opening fence, in lower case, and what stands in it."""
+
+    language: str
+    code: str
+
+
+def fenced_blocks(text: str) -> list[Block]:
+    """The closed Markdown code blocks of a text, in order. A block ends at a line of at least as many of the same marks. A tag
+    may stand before the opening marks or after the closing ones.
+
+    >>> fenced_blocks("So:\\n```Python\\nprint(1)\\n```\\n~~~\\nx\\n~~~\\n```c\\nnever closed")
+    [Block(language='python', code='print(1)\\n'), Block(language='', code='x\\n')]
+    """
+    blocks: list[Block] = []
+    lines: list[str] = []
+    fence, language = "", ""
+    for line in text.splitlines(keepends=True):
+        marks = _FENCE.match(line)
+        if not fence and marks:
+            fence, language, lines = marks[1], marks[2].lower(), []
+        elif (
+            fence
+            and marks
+            and not marks[2]
+            and marks[1].startswith(fence)
+            and _AFTER_FENCE.fullmatch(line, marks.end())
+        ):
+            blocks.append(Block(language, "".join(lines)))
+            fence = ""
+        else:
+            lines.append(line)
+    return blocks
+
+
+def last_code(completion: Completion, languages: tuple[str, ...]) -> str | None:
+    """The program a completion commits to: its last code block in one of these languages, or without a language, after the
+    thinking; None without one.
+
+    >>> last_code(Completion("<think>hm</think>```py\\n1\\n```\\nIt prints\\n```text\\n1\\n```"), ("python", "py"))
+    '1\\n'
+    """
+    text = after_thinking(whole_text(completion)) or ""
+    fitting = [block.code for block in fenced_blocks(text) if block.language in ("", *languages)]
+    return fitting[-1] if fitting else None
 
 
 def final_answer(completion: Completion, require: Require = "any", tags: tuple[str, str] = ANSWER) -> str | None:
