@@ -13,7 +13,7 @@ import pytest
 from aha.errors import RecipeError, RewardError
 from aha.recipe.reward_files import reward_names
 from aha.rewards.contract import Completion, Failure, Problem, Score
-from aha.rewards.load import check_params, check_value, load_reward, weight_and_params
+from aha.rewards.load import check_params, check_value, load_reward, read_entry
 
 PROBLEM = Problem("What is 2 + 3?", "5", "p1", {"level": "easy"})
 COMPLETIONS = [Completion("5", tokens=1), Completion("six", tokens=3)]
@@ -135,15 +135,16 @@ def test_a_reward_without_params_takes_none() -> None:
 def test_the_tutorial_of_the_readme_works(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "reward_fns" / "README.md").read_text(encoding="utf-8")
     code = textwrap.dedent(readme.partition("```python\n")[2].partition("```")[0])
-    weight, params = weight_and_params({"weight": 0.2, "steps": 3})
+    weight, params, _ = read_entry({"weight": 0.2, "steps": 3})
     reward = load_reward(reward_file(tmp_path, code), params)
     thought = Completion("1+1=2\n2+1=3</think><answer>3</answer>", prompt_tail="<think>\n")
     assert weight == 0.2 and reward.score_group([thought], PROBLEM) == [Score(2 / 3, "2 lines of working")]
 
 
-def test_weight_is_not_an_argument() -> None:
-    assert weight_and_params(0.2) == (0.2, {})
-    assert weight_and_params({"max_tokens": 8}) == (1.0, {"max_tokens": 8})
+def test_weight_and_gate_are_no_arguments() -> None:
+    assert read_entry(0.2) == (0.2, {}, None)
+    assert read_entry({"max_tokens": 8}) == (1.0, {"max_tokens": 8}, None)
+    assert read_entry({"weight": 2, "only_if": "math_answer"}) == (2.0, {}, "math_answer")
 
 
 # --- plain TRL and Open-R1 functions ---------------------------------------------------------------------------------
