@@ -17,14 +17,15 @@ from aha.rewards.contract import Completion, Problem, Score, whole_text
 
 @dataclass(frozen=True)
 class Params:
-    think: tuple[str, str] = ("<think>", "</think>")
-    answer: tuple[str, str] = ("<answer>", "</answer>")
+    think: tuple[str, str] | None = None
+    """The tags around the thinking; those of the recipe's `chat:` block if absent."""
+    answer: tuple[str, str] | None = None
 
 
 def score(completion: Completion, problem: Problem, params: Params) -> Score:
     text = whole_text(completion)
     reached, found = -1, []
-    for tag in (*params.think, *params.answer):
+    for tag in (*(params.think or completion.think), *(params.answer or completion.answer)):
         if text.count(tag) == 1 and text.find(tag) > reached:
             reached = text.find(tag)
             found.append(tag)

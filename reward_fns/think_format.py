@@ -18,15 +18,16 @@ from aha.rewards.contract import Completion, Problem, Score, whole_text
 
 @dataclass(frozen=True)
 class Params:
-    think: tuple[str, str] = ("<think>", "</think>")
-    answer: tuple[str, str] = ("<answer>", "</answer>")
+    think: tuple[str, str] | None = None
+    """The tags around the thinking; those of the recipe's `chat:` block if absent."""
+    answer: tuple[str, str] | None = None
     min_think_chars: int = 0
     """Characters, white space at the ends aside, that the think block must hold."""
 
 
 def score(completion: Completion, problem: Problem, params: Params) -> Score:
     text = whole_text(completion).strip()
-    tags = (*params.think, *params.answer)
+    tags = (*(params.think or completion.think), *(params.answer or completion.answer))
     for tag in tags:
         if text.count(tag) != 1:
             return Score(0.0, f"{text.count(tag)} times {tag}")

@@ -86,6 +86,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mpmath": ("rewards.answers", "reward_fns.math_answer"),
     "math_verify": ("reward_fns.math_answer",),
     "reasoning_gym": ("data", "reward_fns.reasoning_gym"),
+    "jsonschema": ("reward_fns.json_schema",),
+    "referencing": ("reward_fns.json_schema",),
     "pyseccomp": ("rewards.sandbox.syscalls",),
     "rich": ("cli", "cli_rewards", "watch", "terminal"),
     "typer": ("cli", "cli_rewards"),

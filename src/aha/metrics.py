@@ -7,11 +7,38 @@ dropped first, so that every step stands in the file once.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from aha.rundir import append_jsonl, read_jsonl, write_jsonl
+
+
+def short_names(rewards: Iterable[str]) -> dict[str, str]:
+    """What each reward of a recipe is called in metrics, rollouts and report: its own name, each name once.
+
+    >>> short_names(["math_answer", "ideas/digits.py", "more/digits.py", "my.rewards:polite", "fn.py:score"])
+    {'math_answer': 'math_answer', 'ideas/digits.py': 'digits', 'more/digits.py': 'digits-2', 'my.rewards:polite': 'polite', 'fn.py:score': 'fn'}
+    """
+    names = sorted(rewards, key=lambda name: name != _short_name(name))  # a reward of the library is called by its name
+    found: dict[str, str] = {}
+    for name in names:
+        short, number = _short_name(name), 1
+        taken = set(found.values())
+        while (unique := short if number == 1 else f"{short}-{number}") in taken:
+            number += 1
+        found[name] = unique
+    return found
+
+
+def _short_name(reward: str) -> str:
+    """The function of `module:function`, the stem of `path/to/file.py` and `path/to/file.py:score`."""
+    source, colon, function = reward.rpartition(":") if ":" in reward else (reward, "", "")
+    if colon and function not in ("score", "score_group"):
+        return function
+    stem = source.removesuffix(".py")
+    return Path(stem).name if source.endswith(".py") else stem.rpartition(".")[2]
 
 
 class MetricsWriter:

@@ -22,7 +22,7 @@ from aha.environment import describe_environment
 from aha.errors import StageError
 from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash, require_fit
 from aha.report import write_report
-from aha.rewards.load import check_params, weight_and_params
+from aha.rewards.load import check_params, read_entry
 from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write_text
 
 POLL = 0.2  # seconds
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
     Raises RecipeError or RewardError; touches nothing.
     """
     for name, entry in (recipe.grpo.rewards if recipe.grpo else {}).items():
-        check_params(name, weight_and_params(entry)[1], f"grpo.rewards.{name}")
+        check_params(name, read_entry(entry).params, f"grpo.rewards.{name}")
     for task in recipe.eval.tasks if recipe.eval else ():
         check_params(task.grader, task.params, f"eval.tasks.{task.name}")
     plan = make_plan(recipe, run_dir, source)

@@ -41,6 +41,9 @@ class Completion:
     """What the chat template already wrote of the answer (for example `<think>\\n`)."""
     truncated: bool = False
     """True when the length limit, not the policy, ended it."""
+    think: tuple[str, str] = ("<think>", "</think>")
+    """The tags around the thinking: those of the recipe's `chat:` block."""
+    answer: tuple[str, str] = ("<answer>", "</answer>")
 
 
 @dataclass(frozen=True)

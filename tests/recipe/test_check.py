@@ -231,3 +231,50 @@ def test_trainer_keys_that_the_recipe_decides(refused: Refused, stage: str, key:
 def test_other_trainer_keys_are_left_to_the_stage(load: Load) -> None:
     recipe = load(overrides=["grpo.trainer.mask_truncated_completions=true"])
     assert recipe.grpo is not None and recipe.grpo.trainer == {"mask_truncated_completions": True}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            "{only_if: math_anwser}",
+            "small.yaml:15  grpo.rewards.think_format.only_if\n  given     math_anwser\n"
+            "  expected  another reward of this block: math_answer\n  nearest   math_answer",
+        ),
+        ("{only_if: think_format}", "small.yaml:15  grpo.rewards.think_format.only_if\n  given     think_format\n"),
+        ("{only_if: [math_answer]}", "small.yaml:15  grpo.rewards.think_format.only_if\n  given     ['math_answer']\n"),
+        ("{weight: much}", "small.yaml:15  grpo.rewards.think_format.weight\n  given     much\n  expected  a number"),
+        ("{weight: true}", "small.yaml:15  grpo.rewards.think_format.weight\n  given     True\n"),
+    ],
+)
+def test_rewards_add_up(refused: Refused, entry: str, message: str) -> None:
+    assert refused("{weight: 0.2}", entry).startswith(message)
+
+
+def test_a_reward_may_depend_on_another(load: Load) -> None:
+    recipe = load("{weight: 0.2}", "{weight: 0.2, only_if: math_answer}")
+    assert recipe.grpo is not None and recipe.grpo.rewards["think_format"] == {"weight": 0.2, "only_if": "math_answer"}
+
+
+def test_something_is_trained_for(refused: Refused) -> None:
+    message = refused("{math_answer: 1.0, think_format: {weight: 0.2}}", "{math_answer: 0.0}")
+    assert "given     only weights of 0" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grpo.combine=normalize_each"], "nearest   normalise_each"),
+        (
+            ["grpo.combine=normalise_each", "grpo.algorithm=dr_grpo"],
+            "given     normalise_each\n  expected  combine: sum",
+        ),
+        (
+            ["grpo.combine=normalise_each", "grpo.trainer.scale_rewards=none"],
+            "grpo.trainer.scale_rewards=none\n  given     none\n  expected  no scale_rewards with combine",
+        ),
+        (["grpo.trainer.multi_objective_aggregation=normalize_then_sum"], "nearest   grpo.combine"),
+    ],
+)
+def test_combinations(refused: Refused, overrides: Sequence[str], message: str) -> None:
+    assert message in refused(overrides=overrides)

@@ -13,7 +13,17 @@ from aha.rewards.contract import Completion, Problem
 from aha.rewards.scorer import Scorer
 
 COUNT = int(os.environ.get("AHA_HOSTILE", "1000"))
-REWARDS = {"math_answer": 1.0, "think_format": 0.1, "tag_count": 0.1, "multiple_choice": 0.0, "repetition": 0.1}
+REWARDS = {
+    "math_answer": 1.0,
+    "think_format": 0.1,
+    "tag_count": 0.1,
+    "multiple_choice": 0.0,
+    "repetition": 0.1,
+    "reasoning_steps": 0.0,
+    "language_consistency": {"weight": 0.0, "script": "latin"},
+    "table_answer": 0.0,
+    "json_schema": {"weight": 0.0, "schema": {"type": "integer"}},
+}
 GOLDS = [
     "5",
     r"\frac{1}{2}",

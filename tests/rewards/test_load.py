@@ -12,7 +12,7 @@ import pytest
 from aha.errors import RecipeError, RewardError
 from aha.recipe.reward_files import reward_names
 from aha.rewards.contract import Completion, Failure, Problem, Score
-from aha.rewards.load import check_params, check_value, load_reward, weight_and_params
+from aha.rewards.load import check_params, check_value, load_reward, read_entry
 
 PROBLEM = Problem("What is 2 + 3?", "5", "p1", {"level": "easy"})
 COMPLETIONS = [Completion("5", tokens=1), Completion("six", tokens=3)]
@@ -73,7 +73,8 @@ def test_checking_the_library_imports_nothing_heavy() -> None:
         "import sys; from aha.rewards.load import check_params; from aha.recipe.reward_files import reward_names\n"
         "for name in reward_names():\n"
         "    check_params(name, {'max_tokens': 8, 'cache': 4} if name == 'soft_overlong' else\n"
-        "                 {'max_tokens': 8} if name == 'cosine_length' else {})\n"
+        "                 {'max_tokens': 8} if name == 'cosine_length' else\n"
+        "                 {'script': 'latin'} if name == 'language_consistency' else {})\n"
         "assert not {'torch', 'sympy', 'mpmath', 'math_verify', 'reasoning_gym'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -130,9 +131,10 @@ def test_a_reward_without_params_takes_none() -> None:
         check_params("first_number", {"speed": 3})
 
 
-def test_weight_is_not_an_argument() -> None:
-    assert weight_and_params(0.2) == (0.2, {})
-    assert weight_and_params({"max_tokens": 8}) == (1.0, {"max_tokens": 8})
+def test_weight_and_gate_are_no_arguments() -> None:
+    assert read_entry(0.2) == (0.2, {}, None)
+    assert read_entry({"max_tokens": 8}) == (1.0, {"max_tokens": 8}, None)
+    assert read_entry({"weight": 2, "only_if": "math_answer"}) == (2.0, {}, "math_answer")
 
 
 # --- plain TRL and Open-R1 functions ---------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_a_poisonous_completion_has_no_verdict_and_harms_no_other(poison: str, t
     with Scorer({poison: 1.0}, deadline=0.5, workers=2, failure_budget=1.0) as scorer:
         judged = score(scorer, ["a", text, "bb", "ccc", "dddd", text, "a", "b"], group_size=4)
     assert [each.total for each in judged] == [1.0, None, 2.0, 3.0, 4.0, None, 1.0, 1.0]
-    assert reason in judged[1].verdicts[poison].reason and judged[1].verdicts[poison].failed
+    assert reason in judged[1].verdicts["poison"].reason and judged[1].verdicts["poison"].failed
 
 
 def test_printing_is_not_answering(poison: str) -> None:
@@ -113,7 +113,7 @@ def test_results_do_not_depend_on_the_number_of_workers_or_on_who_is_first(poiso
     found = []
     for workers in (1, 2, 3):
         with Scorer({poison: 0.5, "think_format": 0.1}, deadline=0.5, workers=workers, failure_budget=1.0) as scorer:
-            found.append([(each.total, reasons([each], poison)) for each in score(scorer, texts, group_size=8)])
+            found.append([(each.total, reasons([each], "poison")) for each in score(scorer, texts, group_size=8)])
     assert found[0] == found[1] == found[2]
 
 
@@ -162,7 +162,7 @@ def test_a_plain_function_is_a_reward(tmp_path: Path) -> None:
 def test_a_problem_that_cannot_be_sent_says_so(poison: str) -> None:
     with Scorer({poison: 1.0}, failure_budget=1.0) as scorer:
         judged = score(scorer, ["a"], lock=threading.Lock())
-        assert "cannot be sent" in reasons(judged, poison)[0]
+        assert "cannot be sent" in reasons(judged, "poison")[0]
         assert score(scorer, ["a"])[0].total == 1.0
 
 
@@ -175,7 +175,7 @@ def test_odd_text_arrives_as_it_is(poison: str) -> None:
 def test_a_megabyte_is_cut_to_its_end_and_noted(poison: str) -> None:
     with Scorer({poison: 1.0}) as scorer:
         judged = score(scorer, ["x" * 1_000_000])
-    assert judged[0].total == TEXT_LIMIT and str(TEXT_LIMIT) in reasons(judged, poison)[0]
+    assert judged[0].total == TEXT_LIMIT and str(TEXT_LIMIT) in reasons(judged, "poison")[0]
 
 
 def test_wrong_recipes_fail_at_once_with_their_name(tmp_path: Path) -> None:
@@ -292,3 +292,74 @@ def test_no_worker_survives_a_killed_parent(poison: str) -> None:
     parent.stdout.close()
     if parent.stdin is not None:
         parent.stdin.close()
+
+
+# --- rewards that depend on another, and their names ----------------------------------------------------------------
+
+GRADER = """
+from aha.rewards.contract import Score
+def score(completion, problem):
+    return Score({"right": 1.0, "half": 0.5, "wrong": 0.0}.get(completion.text[:5].strip()), "graded")
+"""
+SHAPE = """
+from aha.rewards.contract import Score
+def score(completion, problem):
+    return Score(None if "?" in completion.text else -2.0, "shaped")
+"""
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> tuple[str, str]:
+    grader, shape = tmp_path / "grader.py", tmp_path / "shape.py"
+    grader.write_text(GRADER)
+    shape.write_text(SHAPE)
+    return str(grader), str(shape)
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "total"),
+    [
+        ("right", -2.0, 0.0),
+        ("half", 0.0, 0.5),
+        ("wrong", 0.0, 0.0),
+        ("wrong?", 0.0, 0.0),  # shut: that the shaping reward has no verdict is of no account
+        ("right?", None, None),
+        ("else", None, None),  # the gate has no verdict
+    ],
+)
+def test_a_reward_counts_only_if_another_gives_full_marks(
+    graded: tuple[str, str], text: str, counted: float | None, total: float | None
+) -> None:
+    grader, shape = graded
+    with Scorer({shape: {"weight": 0.5, "only_if": grader}, grader: 1.0}, deadline=30, workers=1) as scorer:
+        (judged,) = score(scorer, [text])
+    assert (judged.counted["shape"], judged.total) == (counted, total)
+    assert judged.verdicts["shape"].value == (None if "?" in text else -2.0), "the verdict itself is kept"
+
+
+def test_a_gate_without_weight_decides_as_well(graded: tuple[str, str]) -> None:
+    grader, shape = graded
+    with Scorer({shape: {"only_if": grader}, grader: 0.0}, deadline=30, workers=1) as scorer:
+        assert [each.total for each in score(scorer, ["right", "wrong", "else"])] == [-2.0, 0.0, None]
+
+
+def test_two_rewards_may_look_at_each_other(graded: tuple[str, str]) -> None:
+    grader, shape = graded
+    rewards = {shape: {"only_if": grader}, grader: {"only_if": shape}}
+    with Scorer(rewards, deadline=30, workers=1) as scorer:
+        assert [each.total for each in score(scorer, ["right", "wrong"])] == [-2.0, 0.0]
+
+
+def test_names_are_short_and_each_stands_once(graded: tuple[str, str], tmp_path: Path) -> None:
+    grader, _ = graded
+    (tmp_path / "more").mkdir()
+    twin = tmp_path / "more" / "grader.py"
+    twin.write_text(SHAPE)
+    with Scorer({grader: 1.0, str(twin): 2.0, "think_format": 0.0}, deadline=30, workers=1) as scorer:
+        (judged,) = score(scorer, ["right"])
+    assert {name: verdict.value for name, verdict in judged.verdicts.items()} == {
+        "grader": 1.0,
+        "grader-2": -2.0,
+        "think_format": 0.0,
+    }
+    assert judged.total == -3.0

@@ -108,7 +108,17 @@ def _sample(
     drawn: list[Generation] = engine.generate(prompts, sampling, seeds)
     texts = tokenizer.batch_decode([generation.token_ids for generation in drawn], skip_special_tokens=True)
     return [
-        (problem, sample, Completion(text, len(generation.token_ids), truncated=generation.truncated))
+        (
+            problem,
+            sample,
+            Completion(
+                text,
+                len(generation.token_ids),
+                truncated=generation.truncated,
+                think=plan.recipe.chat.think,
+                answer=plan.recipe.chat.answer,
+            ),
+        )
         for (problem, sample), generation, text in zip(work, drawn, texts, strict=True)
     ]
 
@@ -147,13 +157,13 @@ def _summary(task: str, settings: Eval, groups: list[list[tuple[Sample, Judged]]
     completions = [sample[2] for group in groups for sample, _ in group]
     unjudged = 0
     for group in groups:
-        known = [(sample[2].text, judged.total) for sample, judged in group if judged.total is not None]
+        known = [(sample[2], judged.total) for sample, judged in group if judged.total is not None]
         unjudged += len(group) - len(known)
         if not known:
             continue
         right = [total >= 1.0 for _, total in known]
         means.append(sum(right) / len(right))
-        votes.append(majority([final_answer(text) for text, _ in known], right))
+        votes.append(majority([final_answer(completion) for completion, _ in known], right))
         for k in settings.ks:
             if k <= len(right):
                 passes[k].append(pass_at_k(len(right), sum(right), k))
@@ -170,9 +180,10 @@ def _summary(task: str, settings: Eval, groups: list[list[tuple[Sample, Judged]]
     )
 
 
-def final_answer(text: str) -> str:
+def final_answer(completion: Completion) -> str:
     """What a majority vote counts as the answer: the last answer block or box, else the last line."""
-    found = re.findall(r"<answer>(.*?)</answer>|\\boxed\{([^{}]*)\}", text[-4000:], re.DOTALL)
+    text, (opened, closed) = completion.text, map(re.escape, completion.answer)
+    found = re.findall(rf"{opened}(.*?){closed}|\\boxed\{{([^{{}}]*)\}}", text[-4000:], re.DOTALL)
     if found:
         return " ".join((found[-1][0] or found[-1][1]).split())
     return (text.strip().splitlines() or [""])[-1].strip()[:200]

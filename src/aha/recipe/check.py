@@ -129,6 +129,35 @@ def _rewards_expected() -> str:
     return f"a file in {reward_folder().name}/ ({names}), path/to/file.py or module:function"
 
 
+def _rewards_add_up(recipe: Recipe) -> Findings:
+    """Weights are numbers, not all 0, and `only_if` names another reward of the block."""
+    rewards = recipe.grpo.rewards if recipe.grpo else {}
+    weights = {name: entry.get("weight", 1.0) if isinstance(entry, dict) else entry for name, entry in rewards.items()}
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            yield Finding(("grpo", "rewards", name, "weight"), str(weight), "a number")
+    if rewards and not any(weights.values()):
+        yield Finding(("grpo", "rewards"), "only weights of 0", "a weight other than 0: nothing would be trained for")
+    for name, entry in rewards.items():
+        others = [other for other in rewards if other != name]
+        if isinstance(entry, dict) and "only_if" in entry and entry["only_if"] not in others:
+            gate = str(entry["only_if"])
+            expected = f"another reward of this block: {', '.join(others) or 'there is none'}"
+            yield Finding(("grpo", "rewards", name, "only_if"), gate, expected, _nearest(gate, others))
+
+
+def _combining_fits_the_algorithm(recipe: Recipe) -> Findings:
+    grpo = recipe.grpo
+    if grpo is None or grpo.combine == "sum":
+        return
+    if grpo.algorithm == "dr_grpo":
+        expected = "combine: sum with algorithm: dr_grpo, which does not divide by a standard deviation"
+        yield Finding(("grpo", "combine"), grpo.combine, expected, "sum")
+    if "scale_rewards" in grpo.trainer:
+        expected = "no scale_rewards with combine: normalise_each, which divides by standard deviations of its own"
+        yield Finding(("grpo", "trainer", "scale_rewards"), str(grpo.trainer["scale_rewards"]), expected)
+
+
 # --- batches and lengths -------------------------------------------------------------------------------------------
 
 
@@ -303,6 +332,8 @@ RULES: Sequence[Callable[[Recipe], Findings]] = (
     _names_are_file_names,
     _task_names_differ,
     _rewards_exist,
+    _rewards_add_up,
+    _combining_fits_the_algorithm,
     _batches_divide,
     _lengths_fit_the_context,
     _devices_agree,

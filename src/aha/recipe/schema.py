@@ -216,7 +216,14 @@ class Grpo(Optimizer):
     """Group-relative policy optimisation (DeepSeekMath, arXiv:2402.03300) on verifiable rewards."""
 
     data: Sources
-    rewards: dict[str, RewardParams] = Field(min_length=1, description="name: weight, or name: {weight: 1.0, …}")
+    rewards: dict[str, RewardParams] = Field(
+        min_length=1, description="name: weight, or name: {weight: 1.0, only_if: another reward, …}"
+    )
+    combine: Literal["sum", "normalise_each"] = Field(
+        default="sum",
+        description="sum: the weighted sum, normalised within its group; normalise_each: each reward within its group, "
+        "then the weighted sum over the batch (GDPO, arXiv:2601.05242)",
+    )
     algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     steps: Count = Field(description="optimiser steps")
     prompts_per_step: Count = 32

@@ -32,6 +32,7 @@ RECIPE_KEYS = {
     "importance_sampling_level": "algorithm",
     "reward_funcs": "rewards",
     "reward_weights": "rewards",
+    "multi_objective_aggregation": "combine",
     "max_completion_length": "rollout.max_tokens",
     "max_prompt_length": "rollout.max_prompt_tokens",
     "use_vllm": "rollout.engine",

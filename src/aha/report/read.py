@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from aha.metrics import short_names
 from aha.types import Estimate
 
 LABELS = {"base": "Base", "1-cpt": "CPT", "2-distill": "Distill", "3-grpo": "GRPO"}
@@ -230,10 +231,10 @@ class Run:
 
     @cached_property
     def grader(self) -> str | None:
-        """The reward that says "correct": the evaluation's grader, else the first reward of GRPO."""
+        """The metric name of the reward that says "correct": the evaluation's grader, else the first reward of GRPO."""
         rewards = mapping(mapping(self.recipe.get("grpo")).get("rewards"))
         graders = [block.get("grader") for block in self._task_blocks]
-        return next((str(name) for name in [*graders, *rewards] if name in rewards), None)
+        return next((short_names(rewards)[str(name)] for name in [*graders, *rewards] if name in rewards), None)
 
 
 def _read_stage(root: Path, directory: str, plan: dict[str, Any]) -> Stage:

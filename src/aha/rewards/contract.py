@@ -25,13 +25,23 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aha.rewards.answers.extract import after_thinking, final_answer, whole_text
+from aha.rewards.answers.extract import after_thinking, final_answer, thought, whole_text
 from aha.types import Completion, Problem, Score
 
 if TYPE_CHECKING:
     from aha.rewards.load import Reward
 
-__all__ = ["Completion", "Failure", "Problem", "Score", "after_thinking", "final_answer", "grader", "whole_text"]
+__all__ = [
+    "Completion",
+    "Failure",
+    "Problem",
+    "Score",
+    "after_thinking",
+    "final_answer",
+    "grader",
+    "thought",
+    "whole_text",
+]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from aha.errors import Mistake, RecipeError, RewardError
 from aha.recipe.reward_files import reward_folder, reward_names
@@ -85,16 +85,25 @@ def check_params(name: str, params: Mapping[str, Any], where: str = "") -> None:
         load_reward(name, params, where)
 
 
-def weight_and_params(entry: float | Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
-    """`0.2` or `{weight: 0.2, max_tokens: 4096}` as (weight, arguments); a weight that is not given is 1.
+class Entry(NamedTuple):
+    """A reward's entry in a recipe."""
 
-    >>> weight_and_params({"weight": 0.3, "max_tokens": 4096})
-    (0.3, {'max_tokens': 4096})
+    weight: float
+    params: dict[str, Any]
+    only_if: str | None = None
+    """The reward of the same block that must give 1 for this one to count."""
+
+
+def read_entry(entry: float | Mapping[str, Any]) -> Entry:
+    """`0.2` or `{weight: 0.2, only_if: math_answer, max_tokens: 4096}`; a weight that is not given is 1.
+
+    >>> read_entry({"weight": 0.3, "max_tokens": 4096})
+    Entry(weight=0.3, params={'max_tokens': 4096}, only_if=None)
     """
     if isinstance(entry, Mapping):
         params = dict(entry)
-        return float(params.pop("weight", 1.0)), params
-    return float(entry), {}
+        return Entry(float(params.pop("weight", 1.0)), params, params.pop("only_if", None))
+    return Entry(float(entry), {})
 
 
 # --- finding -------------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def nearest_value(value: Any, hint: Any) -> str | None:
 
 def _unknown(key: str, names: list[str], where: str) -> Mistake:
     nearest = difflib.get_close_matches(key, names, n=1)
-    expected = f"one of: {', '.join(['weight', *names])}"
+    expected = f"one of: {', '.join(['weight', 'only_if', *names])}"
     return Mistake(f"{where}.{key}", key, expected, nearest[0] if nearest else None)
 
 

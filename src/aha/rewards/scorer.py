@@ -1,7 +1,7 @@
 """From completions to verdicts: all rewards of a recipe, over groups, in killable processes.
 
 A verdict without a value never becomes a score. A completion for which a reward that carries weight has no value has
-no total, and so leaves its group's baseline. A reward that *fails* (time-out, dead worker, exception, nonsense) beyond
+no total, and so leaves its group's baseline. A reward may count `only_if` another one gave full marks. A reward that *fails* (time-out, dead worker, exception, nonsense) beyond
 its budget ends the run with its name: training on what is left would be training on a biased sample.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aha.errors import RewardError
+from aha.metrics import short_names
 from aha.rewards.contract import Failure, Score
-from aha.rewards.load import check_params, describe, weight_and_params
+from aha.rewards.load import check_params, describe, read_entry
 from aha.rewards.pool import Outcome, Pool, Task, Unit
 from aha.types import Completion, Problem
 
@@ -39,17 +40,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judged:
-    """All verdicts on one completion, and their weighted sum: None when a reward that carries weight has none."""
+    """All verdicts on one completion, by the rewards' short names, and what they come to."""
 
     verdicts: dict[str, Verdict]
+    counted: dict[str, float | None]
+    """What each reward counts: its value, or 0 where its `only_if` is shut; None where one of the two has no value."""
     total: float | None
+    """The weighted sum of what is counted: None when something that carries weight has no value."""
 
 
 class Scorer:
     """Judges groups of completions with the rewards of a recipe.
 
-    `rewards` is the recipe's own block: name → weight, or name → {weight, arguments}. `deadline` is in seconds per
-    completion. Results stand in the order of the inputs and do not depend on the number of workers.
+    `rewards` is the recipe's own block: name → weight, or name → {weight, only_if, arguments}. `deadline` is in seconds
+    per completion. Results stand in the order of the inputs and do not depend on the number of workers.
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class Scorer:
         failure_budget: float = 0.05,
         where: str = "rewards",
     ):
-        entries = {name: weight_and_params(entry) for name, entry in rewards.items()}
-        self.weights = {name: weight for name, (weight, _) in entries.items()}
-        for name, (_, params) in entries.items():
-            check_params(name, params, f"{where}.{name}")
-        self._budget = {name: _Budget(name, failure_budget) for name in entries}
-        self._pool = Pool([(name, params) for name, (_, params) in entries.items()], workers, deadline)
+        entries = {name: read_entry(entry) for name, entry in rewards.items()}
+        for name, entry in entries.items():
+            check_params(name, entry.params, f"{where}.{name}")
+        short = short_names(entries)
+        self.weights = {short[name]: entry.weight for name, entry in entries.items()}
+        self._gates = {short[name]: short[entry.only_if] for name, entry in entries.items() if entry.only_if}
+        self._budget = {short[name]: _Budget(name, failure_budget) for name in entries}
+        self._pool = Pool([(name, entry.params) for name, entry in entries.items()], workers, deadline)
         self._lock = threading.Lock()
 
     def score(self, completions: Sequence[Completion], problems: Sequence[Problem], group_size: int) -> list[Judged]:
@@ -109,12 +115,19 @@ class Scorer:
             name: Verdict(score.value, score.reason + cut, seconds, isinstance(score, Failure))
             for name, (score, seconds) in zip(self.weights, scored, strict=True)
         }
-        return Judged(verdicts, self._total(verdicts))
+        counted = {name: self._counted(name, verdicts) for name in verdicts}
+        return Judged(verdicts, counted, self._total(counted))
 
-    def _total(self, verdicts: Mapping[str, Verdict]) -> float | None:
+    def _counted(self, name: str, verdicts: Mapping[str, Verdict]) -> float | None:
+        """The gate's own verdict decides, not what the gate itself counts: two rewards may look at each other."""
+        gate = self._gates.get(name)
+        opened = 1.0 if gate is None else verdicts[gate].value
+        return verdicts[name].value if opened == 1.0 else None if opened is None else 0.0
+
+    def _total(self, counted: Mapping[str, float | None]) -> float | None:
         total = 0.0
         for name, weight in self.weights.items():
-            value = verdicts[name].value
+            value = counted[name]
             if weight and value is None:
                 return None
             total += weight * (value or 0.0)

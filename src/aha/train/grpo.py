@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
@@ -23,7 +24,7 @@ from aha.errors import EngineError
 from aha.metrics import MetricsWriter
 from aha.models.kernels import Kernels, verify
 from aha.recipe.plan import StagePlan
-from aha.recipe.schema import Grpo, Recipe
+from aha.recipe.schema import Chat, Grpo, Recipe
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import write_jsonl
 from aha.seeds import seed_of
@@ -44,6 +45,10 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     },
     "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},  # MiniMax-M1, arXiv:2506.13585, eq. 4
 }
+
+
+# How several rewards become one advantage. The second is GDPO, arXiv:2601.05242.
+COMBINATIONS = {"sum": "sum_then_normalize", "normalise_each": "normalize_then_sum"}
 
 
 # Mean |logprob of the trainer - logprob of the engine| over the sampled tokens, in nats. Rounding stays a hundred times
@@ -96,15 +101,16 @@ def _bridged(policy: Policy, seed_for: Callable[[int], int]) -> Iterator[None]:
 
 
 class Judge:
-    """The one reward function that TRL sees: the weighted total of the recipe's rewards, None where there is no verdict."""
+    """What TRL calls for rewards: the weighted total of the recipe's rewards, None where there is no verdict."""
 
     __name__ = "total"
 
-    def __init__(self, scorer: Scorer, problems: Sequence[Problem], group_size: int, end_ids: set[int]):
+    def __init__(self, scorer: Scorer, problems: Sequence[Problem], group_size: int, end_ids: set[int], chat: Chat):
         self._scorer = scorer
         self._problems = problems
         self._group_size = group_size
         self._end_ids = end_ids
+        self._chat = chat
         self.last: list[tuple[Problem, Completion, Judged]] = []
         self.seconds = 0.0
 
@@ -114,7 +120,13 @@ class Judge:
         began = time.perf_counter()
         problems = [self._problems[index] for index in problem_index]
         answers = [
-            Completion(messages[0]["content"], len(ids), truncated=ids[-1] not in self._end_ids)
+            Completion(
+                messages[0]["content"],
+                len(ids),
+                truncated=ids[-1] not in self._end_ids,
+                think=self._chat.think,
+                answer=self._chat.answer,
+            )
             for messages, ids in zip(completions, completion_ids, strict=True)
         ]
         judged = self._scorer.score(answers, problems, self._group_size)
@@ -122,9 +134,26 @@ class Judge:
         self.seconds = time.perf_counter() - began
         return [one.total for one in judged]
 
+    def each(self) -> dict[str, Callable[..., list[float | None]]]:
+        """One function per reward that carries weight. The first one asks the scorer, the others read what it said.
+
+        A completion without a total has no value in any of them: TRL leaves out only what no function judged.
+        """
+        names = [name for name, weight in self._scorer.weights.items() if weight]
+        return {name: self._reader(name, asks=name == names[0]) for name in names}
+
+    def _reader(self, name: str, asks: bool) -> Callable[..., list[float | None]]:
+        def read(**batch: Any) -> list[float | None]:
+            if asks:
+                self(**batch)
+            return [None if judged.total is None else judged.counted[name] for _, _, judged in self.last]
+
+        read.__name__ = name
+        return read
+
 
 class GroupTrainer(Sealed, GRPOTrainer):
-    """TRL's GRPOTrainer with sealed checkpoints and a record of every rollout."""
+    """TRL's GRPOTrainer with sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
     judge: Judge
     rollouts: Path
@@ -132,6 +161,7 @@ class GroupTrainer(Sealed, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        self._leave_out_unjudged(output)
         step = self.state.global_step + 1
         suffix = "" if self.accelerator.num_processes == 1 else f"-rank{self.accelerator.process_index}"
         path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
@@ -139,6 +169,19 @@ class GroupTrainer(Sealed, GRPOTrainer):
         write_jsonl(path, (_rollout_line(step, *judgement, advantage) for judgement, advantage in rows))
         self._record()
         return output
+
+    def _leave_out_unjudged(self, output: dict[str, Any]) -> None:
+        """Take the tokens of completions without a verdict out of the loss and of its token count.
+
+        TRL gives them advantage 0, but their tokens still dilute a token mean, and pay the KL penalty. They leave by the
+        tool mask, which is of the loss alone: in `completion_mask` they would also leave the attention, and the ratio to
+        their old log-probabilities would be of two different contexts. Losses that divide by completions (`grpo`,
+        `dr_grpo`) still count them, as 0: each judged completion keeps the weight it has in a full batch.
+        """
+        tokens = output["completion_mask"]  # (completions, tokens)
+        judged = torch.tensor([judged.total is not None for _, _, judged in self.judge.last], device=tokens.device)
+        output["tool_mask"] = judged[:, None].to(tokens.dtype).repeat(1, tokens.shape[1])
+        output["num_items_in_batch"] = self.accelerator.gather((tokens * output["tool_mask"]).sum()).sum()
 
     def _record(self) -> None:
         """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed."""
@@ -148,6 +191,11 @@ class GroupTrainer(Sealed, GRPOTrainer):
             values = [judged.verdicts[name].value for _, _, judged in self.judge.last]
             known = [value for value in values if value is not None]
             metrics[f"reward/{name}"].append(sum(known) / len(known) if known else float("nan"))
+        if self.multi_objective_aggregation == "normalize_then_sum":  # TRL looks at the batch here, not at the groups
+            judged = [judged for _, _, judged in self.judge.last]
+            metrics["frac_reward_zero_std"][-1] = _without_signal(
+                judged, list(self.reward_func_names), self.num_generations
+            )
         missing = sum(judged.total is None for _, _, judged in self.judge.last)
         metrics["unjudged"].append(missing)
         metrics["seconds/rollout"].append(self.vllm_generation.seconds)
@@ -155,6 +203,13 @@ class GroupTrainer(Sealed, GRPOTrainer):
         metrics["rollout_tokens_per_second"].append(
             self.vllm_generation.new_tokens / max(1e-6, self.vllm_generation.seconds)
         )
+
+
+def _without_signal(judged: Sequence[Judged], names: Sequence[str], group_size: int) -> float:
+    """The share of groups in which no reward tells one judged completion from another."""
+    groups = [judged[start : start + group_size] for start in range(0, len(judged), group_size)]
+    kinds = [{tuple(one.counted[name] for name in names) for one in group if one.total is not None} for group in groups]
+    return sum(len(kind) < 2 for kind in kinds) / len(groups)
 
 
 def _require_same_policy(difference: float, bf16: bool) -> None:
@@ -207,10 +262,13 @@ def make_grpo_trainer(
     """The trainer of the GRPO stage, ready for `.train()`. `messages` are the problems as chat, index by index."""
     block = recipe.grpo
     assert block is not None and stage.steps is not None
-    args: Any = arguments(GRPOConfig, recipe, block, stage, folder, device, **_options(block, stage, kernels))
+    judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id}, recipe.chat)
+    functions: dict[str, Any] = {judge.__name__: judge} if block.combine == "sum" else judge.each()
+    weights = [1.0] if block.combine == "sum" else [scorer.weights[name] for name in functions]
+    options = _options(block, stage, kernels) | {"reward_weights": weights}
+    args: Any = arguments(GRPOConfig, recipe, block, stage, folder, device, **options)
     writer = MetricsWriter(folder / "metrics.jsonl", resume_step)
     journal = Journal(writer, lambda step, logs: round(logs["num_tokens"]), _translate)
-    judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id})
     trainer: GroupTrainer | None = None
 
     def seed_for(index: int) -> int:
@@ -220,7 +278,7 @@ def make_grpo_trainer(
     with _bridged(policy, seed_for):
         trainer = GroupTrainer(
             model,
-            judge,
+            list(functions.values()),
             args,
             train_dataset=Dataset.from_list(
                 [{"prompt": chat, "problem_index": index} for index, chat in enumerate(messages)]
@@ -244,6 +302,7 @@ def _options(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any]:
         "warmup_steps": round(block.warmup * (stage.steps or 0)),
         "num_generations": block.group_size,
         "num_iterations": block.iterations,
+        "multi_objective_aggregation": COMBINATIONS[block.combine],
         "max_completion_length": block.rollout.max_tokens,
         "beta": block.beta,
         "temperature": block.rollout.temperature,

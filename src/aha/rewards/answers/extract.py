@@ -14,8 +14,6 @@ from aha.types import Completion
 
 Require = Literal["answer_tag", "boxed", "either", "any"]
 
-THINK = ("<think>", "</think>")
-ANSWER = ("<answer>", "</answer>")
 TAIL = 2048
 """Characters at the end of a completion in which a stated answer ("The answer is 5.") is looked for."""
 
@@ -36,16 +34,31 @@ def whole_text(completion: Completion) -> str:
     return completion.prompt_tail + completion.text
 
 
-def after_thinking(text: str, think: tuple[str, str] = THINK) -> str | None:
+def thought(completion: Completion) -> str:
+    """The reasoning: all that stands before the last `</think>`, or without one, before the answer's tag.
+
+    What stands in front of `<think>` belongs to it, or a policy could reason there unseen; the opening tags do not.
+
+    >>> thought(Completion("7 + 5</think><answer>12</answer>", prompt_tail="<think>"))
+    '7 + 5'
+    """
+    text = whole_text(completion)
+    end = text.rfind(completion.think[1])
+    before = text[:end] if end >= 0 else text.partition(completion.answer[0])[0]
+    return before.replace(completion.think[0], "")
+
+
+def after_thinking(completion: Completion) -> str | None:
     """What follows the last closed think block; None while a think block is still open."""
+    text, think = whole_text(completion), completion.think
     opened, closed = text.rfind(think[0]), text.rfind(think[1])
     if opened > closed:
         return None
     return text[closed + len(think[1]) :] if closed >= 0 else text
 
 
-def last_tagged(text: str, tags: tuple[str, str] = ANSWER) -> str | None:
-    """The content of the last `<answer>…</answer>`."""
+def last_tagged(text: str, tags: tuple[str, str]) -> str | None:
+    """The content of the last pair of tags, such as `<answer>…</answer>`."""
     end = text.rfind(tags[1])
     start = text.rfind(tags[0], 0, end) if end >= 0 else -1
     return text[start + len(tags[0]) : end] if start >= 0 else None
@@ -148,12 +161,12 @@ def last_code(completion: Completion, languages: tuple[str, ...]) -> str | None:
     >>> last_code(Completion("<think>hm</think>```py\\n1\\n```\\nIt prints\\n```text\\n1\\n```"), ("python", "py"))
     '1\\n'
     """
-    text = after_thinking(whole_text(completion)) or ""
+    text = after_thinking(completion) or ""
     fitting = [block.code for block in fenced_blocks(text) if block.language in ("", *languages)]
     return fitting[-1] if fitting else None
 
 
-def final_answer(completion: Completion, require: Require = "any", tags: tuple[str, str] = ANSWER) -> str | None:
+def final_answer(completion: Completion, require: Require = "any") -> str | None:
     """The answer a completion commits to, or None.
 
     `require` says where it must stand: in the answer tag, in a box, in either (the tag wins; a box inside the tag is
@@ -163,10 +176,10 @@ def final_answer(completion: Completion, require: Require = "any", tags: tuple[s
     '5'
     >>> final_answer(Completion("so \\\\boxed{4} or", prompt_tail="<think>"))  # still thinking: no answer
     """
-    text = after_thinking(whole_text(completion))
+    text = after_thinking(completion)
     if text is None:
         return None
-    tagged = None if require == "boxed" else last_tagged(text, tags)
+    tagged = None if require == "boxed" else last_tagged(text, completion.answer)
     if tagged is not None:
         boxed = last_boxed(tagged)
         return tagged if boxed is None else boxed
