@@ -159,7 +159,7 @@ def _verdict(right: bool, reason: str) -> Score:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 _LETTERS = re.compile(r"[A-Za-z][A-Za-z' -]*")
-_WORDS_WITH_DIGITS = re.compile(r"\\text\{[A-Za-z]{3,}[\w ,.'-]*\}")
+_WORDS_WITH_DIGITS = re.compile(r"(?=[^}]*\d)\\text\{[A-Za-z]{3,}[\w ,.'-]*\}")
 _FILLER = frozenset(["the", "a", "an", "option", "choice", "answer", "is", "are", "it"])
 _MONTH = re.compile(
     r"\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
