@@ -27,16 +27,26 @@ Choices, where careful people differ:
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from types import FrameType
+from typing import Any, Literal
 
-from aha.rewards.answers.alphabet import clean
+from aha.rewards.answers.alphabet import MAX_CHARACTERS, clean
 from aha.rewards.answers.errors import TooLarge, Unreadable
+from aha.rewards.answers.extract import reference_answer
 from aha.rewards.answers.sameness import Sameness, squeezed
-from aha.rewards.answers.values import read, special_phrase, unwrapped
+from aha.rewards.answers.values import NUMBER_WORDS, Scalar, Value, read, special_phrase, unwrapped
 from aha.rewards.contract import Completion, Problem, Score, final_answer
+
+LONGEST = 2 * MAX_CHARACTERS
+"""Characters of an answer that is looked at; white space counts."""
+CALLS = 1_000_000
+"""Function calls that math-verify may make about one answer, of the order of a second."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +79,24 @@ def warm_up() -> None:
 
 def compare(answer: str, gold: str, params: Params) -> Score:
     """Is this the reference answer? Right, wrong, or no verdict when the reference itself cannot be read."""
+    if len(answer) > LONGEST:
+        return Score(0.0, f"an answer of {len(answer)} characters")
+    return _compare(answer.strip(), gold.strip(), params)
+
+
+@functools.lru_cache(maxsize=4096)  # the completions of a group often agree
+def _compare(answer: str, gold: str, params: Params) -> Score:
+    if answer == gold and gold:
+        return Score(1.0, "spelt like the reference")
+    if not (params.percent or params.units == "required"):
+        number = _plain_number(gold)
+        if number is not None and (given := _plain_number(answer)) is not None:
+            return _verdict(number == given, "compared as numbers")
     try:
-        reference = clean(gold).rstrip(" .,;")
+        reference = _reference(gold)
         ours = clean(answer).rstrip(" .,;")
     except TooLarge as problem:
-        return Score(float(answer.strip() == gold.strip()), str(problem))
+        return Score(float(answer == gold), str(problem))
     if not reference:
         return Score(None, "the reference answer is empty")
     if not ours:
@@ -85,26 +108,48 @@ def compare(answer: str, gold: str, params: Params) -> Score:
     return _compare_values(ours, reference, params)
 
 
+_PLAIN = re.compile(r"\$?([+-]?)(?:\\?\$)?([1-9]\d{0,2}(?:,\d{3})+|\d{1,40})(\.\d{1,40})?\$?\.?")
+
+
+def _plain_number(text: str) -> Fraction | None:
+    """The cheap way for what most answers are: an integer or a decimal, perhaps of dollars."""
+    match = _PLAIN.fullmatch(text)
+    return Fraction(match[1] + match[2].replace(",", "") + (match[3] or "")) if match else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _reference(gold: str) -> str:
+    return clean(reference_answer(gold)).rstrip(" .,;")
+
+
+_expected = functools.lru_cache(maxsize=1024)(read)
+
+
 def _compare_values(ours: str, reference: str, params: Params) -> Score:
     try:
-        expected = read(reference)
+        expected = _expected(reference)
     except (Unreadable, TooLarge, RecursionError) as problem:
         if re.search(r"(?<![A-Za-z\\])[A-Za-z]{3,}", unwrapped(reference)):
             return _verdict(_same_words(ours, reference), "compared as words")
         return _ask_math_verify(ours, reference, Score(None, f"the reference cannot be read: {problem}"))
     try:
-        given = read(ours, letters_are_units=True)
+        is_quantity = isinstance(expected, Scalar) and expected.unit is not None
+        given = read(ours, letters_are_units=True, is_quantity=is_quantity)
+        same = Sameness(params.units == "required", params.percent)
+        if same(expected, given) or _same_scientific(expected, ours):
+            return Score(1.0, f"compared as {type(expected).__name__.lower()}")
+        return Score(0.0, f"compared as {type(expected).__name__.lower()}")
     except (TooLarge, RecursionError) as problem:
         return Score(0.0, f"too large to compute: {problem}")
     except Unreadable as problem:
         return _ask_math_verify(ours, reference, Score(0.0, f"unreadable: {problem}"))
-    same = Sameness(params.units == "required", params.percent)
-    try:
-        return _verdict(same(expected, given), f"compared as {type(expected).__name__.lower()}")
-    except (TooLarge, RecursionError) as problem:
-        return Score(0.0, f"too large to compute: {problem}")
-    except Unreadable as problem:
-        return Score(0.0, f"unreadable: {problem}")
+
+
+def _same_scientific(expected: Value, ours: str) -> bool:
+    """`5e-1` is 5e - 1, unless a number without e is expected."""
+    if not (isinstance(expected, Scalar) and isinstance(expected.tree, Fraction)):
+        return False
+    return re.fullmatch(r"-?\d+e-\d{1,3}", ours) is not None and Fraction(ours) == expected.tree
 
 
 def _verdict(right: bool, reason: str) -> Score:
@@ -114,19 +159,27 @@ def _verdict(right: bool, reason: str) -> Score:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 _LETTERS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_WORDS_WITH_DIGITS = re.compile(r"(?=[^}]*\d)\\text\{[A-Za-z]{3,}[\w ,.'-]*\}")
 _FILLER = frozenset(["the", "a", "an", "option", "choice", "answer", "is", "are", "it"])
+_MONTH = re.compile(
+    r"\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\b(?=\W*\d|\W*$)"
+)
+_ARTICLES = frozenset(["the", "an"])
 
 
 def _words_kind(reference: str, params: Params) -> Callable[[str, str], bool] | None:
     """How a reference that consists of words is compared; None when it is a formula."""
     words = unwrapped(reference)
-    if re.fullmatch(r"[(\[]?[A-Z][)\].]?", words):
+    if re.fullmatch(r"(?:[Oo]ption |[Cc]hoice )?[(\[]?[A-Z][)\].]?|\(?[A-Z][).:]\s*\S.*", words):
         return _same_choice
+    if _MONTH.search(words.casefold()) or _WORDS_WITH_DIGITS.fullmatch(reference):
+        return _same_words
     if not _LETTERS.fullmatch(words) or special_phrase(words) is not None:
         return None
     if params.multi_select and re.fullmatch(r"[A-Z]{2,}", words):
         return _same_options
-    if len(words) == 1 or params.algebra or words == "infinity":
+    if words.casefold() in NUMBER_WORDS or len(words) == 1 or params.algebra or words == "infinity":
         return None
     return _same_words
 
@@ -138,14 +191,21 @@ def _same_words(ours: str, reference: str) -> bool:
 def _content(text: str) -> str:
     """Words without case, articles, spaces and multiplication signs; with digits, minus signs and primes."""
     plain = re.sub(r"(?<=[a-z]{2})[-'](?=[a-z])", "", unwrapped(text).casefold())
-    words = re.findall(r"[^\W_]+|(?<=\d)[.,](?=\d)|[^\s\w*.,\"()∧]", plain)
+    if _MONTH.search(plain):  # a date, in either order
+        return " ".join(sorted(re.findall(r"\d+", plain) + [month[:3] for month in _MONTH.findall(plain)]))
+    words = re.findall(r"[^\W_]+|(?<=\d)[.,](?=\d)|[^\s\w*.,\"()∧⦃⦄]", plain)
     following = [*words[1:], ""]
-    return "".join(word for word, after in zip(words, following, strict=False) if word not in _FILLER or len(after) < 2)
+    return "".join(
+        word
+        for word, after in zip(words, following, strict=False)
+        if word not in _FILLER or (len(after) < 2 and word not in _ARTICLES)
+    )
 
 
 def _same_choice(ours: str, reference: str) -> bool:
     """`A`, `(A)`, `Option A`, and `A) with its text`, but not `A or B`."""
-    letter, text = unwrapped(reference).strip("()[]."), unwrapped(ours)
+    letter = re.sub(r"^(?:[Oo]ption|[Cc]hoice)|[()\[\].: ]", "", unwrapped(reference))[:1]
+    text = unwrapped(ours).strip("⦃⦄ ")
     words = [word for word in re.findall(r"\w+|[^\s\w().:;,*\[\]-]", text) if word.casefold() not in _FILLER - {"a"}]
     if [word.upper() for word in words] == [letter]:
         return True
@@ -164,13 +224,51 @@ _BEYOND_US = re.compile(r"\\(?:int|iint|oint|lim|frac\{d)(?![A-Za-z])")
 
 
 def _ask_math_verify(ours: str, reference: str, otherwise: Score) -> Score:
-    """math-verify on integrals and limits. Its alarm works in main threads only and is left off: ours is SIGKILL."""
+    """math-verify on integrals and limits. Its alarm works in main threads only and is left off; calls are counted."""
     if not (_BEYOND_US.search(ours) or _BEYOND_US.search(reference)) or re.search(r"[,=<>]|\\text", ours + reference):
         return otherwise
     import math_verify
 
-    expected = math_verify.parse(f"${reference}$", parsing_timeout=0)
-    given = math_verify.parse(f"${ours}$", parsing_timeout=0)
-    if not expected or not given:
-        return otherwise
-    return _verdict(bool(math_verify.verify(expected, given, timeout_seconds=0)), "compared by math-verify")
+    def judge() -> Score:
+        expected = math_verify.parse(f"${reference}$", parsing_timeout=0)
+        given = math_verify.parse(f"${ours}$", parsing_timeout=0)
+        if not expected or not given:
+            return otherwise
+        return _verdict(bool(math_verify.verify(expected, given, timeout_seconds=0)), "compared by math-verify")
+
+    try:
+        return _at_most(CALLS, judge)
+    except _TooManyCalls:
+        return Score(0.0, "too long to compute by math-verify")
+
+
+class _TooManyCalls(BaseException):
+    """Not an Exception: sympy catches those."""
+
+
+def _at_most(calls: int, judge: Callable[[], Score]) -> Score:
+    """A limit that is the same on every machine and in every thread, which a clock is not.
+
+    An exception out of a hook removes that hook, and is lost when it strikes while a generator is being closed: each of
+    the two hooks sets the other one again, until one of them is heard.
+    """
+    left = calls
+    tracing = sys.gettrace(), sys.getprofile()
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal left
+        left -= event == "call"
+        if left < 0:
+            sys.settrace(again)
+            raise _TooManyCalls
+
+    def again(frame: FrameType, event: str, argument: Any) -> None:
+        sys.setprofile(count)
+        raise _TooManyCalls
+
+    sys.setprofile(count)
+    try:
+        return judge()
+    finally:
+        sys.settrace(tracing[0])
+        sys.setprofile(tracing[1])

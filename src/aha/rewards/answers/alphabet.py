@@ -14,8 +14,8 @@ _SYMBOLS = {
     "≤": r"leq leqslant le leqq", "≥": r"geq geqslant ge geqq", "≠": "neq ne", "<": "lt", ">": "gt", "≈": "approx",
     "≡": "equiv", "∈": "in", "∪": "cup bigcup", "∩": "cap bigcap", "∖": "setminus backslash smallsetminus", "±": "pm",
     "∓": "mp", "∞": "infty infin", "∅": "emptyset varnothing", "*": "cdot times ast cdotp bullet", "/": "div",
-    "°": "degree", "∨": "lor vee", "∧": "land wedge", "⦃": "lbrace", "⦄": "rbrace", "⟨": "langle", "⟩": "rangle",
-    "|": "lvert rvert vert mid", ":": "colon", "∠": "angle measuredangle", "△": "triangle", "'": "prime",
+    "°": "degree textdegree", "∨": "lor vee", "∧": "land wedge", "⦃": "lbrace", "⦄": "rbrace", "⟨": "langle", "⟩": "rangle",
+    "|": "lvert rvert vert mid", ":": "colon", "∠": "angle measuredangle", "△": "triangle bigtriangleup", "'": "prime",
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon varepsilon", "ζ": "zeta", "η": "eta",
     "θ": "theta vartheta", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho",
     "σ": "sigma", "τ": "tau", "φ": "phi varphi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta",
@@ -28,26 +28,46 @@ _BY_CHARACTER = {
     "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04",
     "∛": "\x05", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "µ": "μ", "…": "...",
-    "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03",
+    "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03", "¢": "\x03cents\x03",
 }  # fmt: skip
 _DOUBLE_STRUCK = {"R": "ℝ", "Z": "ℤ", "Q": "ℚ", "N": "ℕ", "C": "ℂ"}
 _DEGREES = {"C": "celsius", "F": "fahrenheit"}
+_ALIASES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc", "arsinh": "arcsinh", "Log": "log"}
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "eight": "8", "ten": "10", "sixteen": "16"}
+_MONEY = {"dollar": "dollars", "euro": "euros", "pounds": "gbp", "yen": "yen", "cent": "cents"}
 _KEPT = frozenset("".join(_SYMBOLS) + "".join(_BY_CHARACTER.values()))
 
 FUNCTIONS = frozenset([
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "coth", "asin",
-    "acos", "atan", "ln", "log", "lg", "exp", "gcd", "lcm", "min", "max",
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh",
+    "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "asin", "acos", "atan", "ln", "log", "lg", "exp", "gcd",
+    "lcm", "min", "max",
 ])  # fmt: skip
 _WORDS = re.compile(
     rf"(?<![A-Za-z\\])({'|'.join([*sorted(FUNCTIONS, key=len, reverse=True), 'sqrt', 'pi'])})(?![A-Za-z])"
 )
 _TEXT_MACRO = re.compile(
-    r"\\(text[a-z]*|mbox|hbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname\*?)\s*\{([^{}]*)\}"
+    r"\\(text[a-z]*|mbox|hbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname\*?)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+
+
+def _selections(match: re.Match[str]) -> str:
+    """`_5C_2` and `^5P_2`: selections without and with their order."""
+    order = rf"\cdot {match[3]}!" if match[2] == "P" else ""
+    return rf"\binom{{{match[1]}}}{{{match[3]}}}{order}"
+
+
+_MATRIX = re.compile(r"\\begin\s*\{(?:[a-zA-Z]*matrix|array|cases)\*?\}")
+_ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|equation|gather(?:ed)?|split)\*?\}|&|\\\\(?=\s*\\end)")
+_UNIT = r"\{\s*\\text\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?\s*\}"
+_UNIT_FRACTION = re.compile(rf"\\frac\s*{_UNIT}\s*{_UNIT}")
 _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right)\s*\.", ""),
+        (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\cr(?![A-Za-z])", r"\\\\ "),
+        (r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore)(?![A-Za-z])|∴", " "),
+        (r"\\(?:text)?color\s*\{[^{}]*\}|\\h?phantom\s*\{[^{}]*\}", " "),
+        (r"(?<=\))\s*(?:\\q?quad\s*)+(?=\()", ", "),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline)(?![A-Za-z])", " "),
         (r"\\!", ""),
         (r"\\(?:quad|qquad|hfill|enspace|thinspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~", " "),
@@ -55,7 +75,8 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(?:[dtcs]|nice)frac", r"\\frac"),
         (r"(?<!\\)\\[()[\]]", ""),
         (r"\((\d+)\)_", r"\1_"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|º", "°"),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|º|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", "°"),
+        (r"\bdegrees?\s+([Cc]elsius|[Ff]ahrenheit)\b", lambda match: match[1].lower()),
         (r"°\s*(?:\\(?:text|mathrm)\{)?\s*([CF])(?![A-Za-z])\}?", lambda match: rf"\text{{{_DEGREES[match[1]]}}}"),
         (r"\\[dt]binom", r"\\binom"),
         (r"\\(?:boxed|fbox)(?![A-Za-z])", ""),
@@ -65,9 +86,22 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\\}", "⦄"),
         (r"\\%", "%"),
         (r"\\\$", "\x03dollars\x03"),
+        (r"\\(?:text|math)?(dollar|euro|pounds|yen|cent)(?![A-Za-z])", lambda match: f"\x03{_MONEY[match[1]]}\x03"),
         (r"\{,\}", ","),
         (r"\{:\}", ":"),
         (r"\*\*", "^"),
+        (r">=", "≥"),
+        (r"<=", "≤"),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", "∪"),
+        (r"\b(?:per|%) cent\b", "percent"),
+        (r"(?<![A-Za-z\\])(?:minus|negative)\s+(?=[\d\\])", "-"),
+        (r"(?<=\d)\s*(min|sec)s?(?=\s*[.,;]?\s*$)", r"\\text{\1}"),
+        (r"\\(?:hat|vec|overrightarrow)\s*\{\s*([A-Za-z])\s*\}", r"\1"),
+        (r"\\(tg|ctg|arctg|cosec|arsinh|Log)(?![A-Za-z])", lambda match: "\\" + _ALIASES[match[1]]),
+        (r"_\s*\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?", lambda match: f"_{{{_BASES.get(match[1], match[1])}}}"),
+        (r"^\s*\\text\s*\{\s*(?:[Ff]inal )?[Aa]nswer\s*:?\s*\}\s*:?", ""),
+        (r"(?<![\w)}])[_^]\s*\{?\s*(\d+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\d+)\s*\}?", _selections),
+        (r"\+\s*\\text\s*\{\s*(?:constant|const\.?|C)\s*\}", "+C"),
     )
 )
 
@@ -80,13 +114,16 @@ def clean(text: str) -> str:
     """
     if len(text.strip()) > MAX_CHARACTERS:
         raise TooLarge(f"a formula of {len(text)} characters")
-    text = _one_character_each(text.strip())
+    text = _one_character_each(text.strip()).rstrip("\\")
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
+    elif not _MATRIX.search(text):
+        text = _ALIGNED.sub(" ", text)
     for pattern, replacement in _TIDY:
         text = pattern.sub(replacement, text)
     text = _TEXT_MACRO.sub(_plain_words, text)
     text = re.sub(r"(\\text\{[^{}]*)\\text\{([^{}]*)\}", r"\1\2", text)
+    text = _UNIT_FRACTION.sub(lambda match: rf"\text{{{match[1]}{match[2] or ''}/{match[3]}{match[4] or ''}}}", text)
     text = re.sub(r"(?<!\S)\$(?=\s*[\d.]+)(?!.*\$)", "\x03dollars\x03", text.strip()).replace("$", "")
     text = re.sub("\x03(\\w+)\x03", r"\\text{\1}", text)
     text = re.sub(r"\\([A-Za-z]+)", lambda match: _BY_COMMAND.get(match[1], match[0]), text)
@@ -105,6 +142,7 @@ def _one_character_each(text: str) -> str:
     """Vulgar fractions, superscripts, full-width forms, dashes and invisible characters, as plain text."""
     text = re.sub("((?:\x01.)+)", lambda match: "^{" + match[1].replace("\x01", "") + "}", "".join(map(_plain, text)))
     text = re.sub("((?:\x02.)+)", lambda match: "_{" + match[1].replace("\x02", "") + "}", text)
+    text = re.sub(r"\^\{(\d+)\}/_\{(\d+)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<![A-Za-z\\])sqrt(?=\d)", "\x04", text)  # a root without braces reaches over the whole number
     text = re.sub(r"([\x04\x05])(\d+(?:\.\d+)?)", r"\1{\2}", text)
     return text.replace("\x04", r"\sqrt ").replace("\x05", r"\sqrt[3]")
@@ -128,11 +166,24 @@ def _plain(character: str) -> str:
 
 
 def _plain_words(match: re.Match[str]) -> str:
-    macro, words = match[1], match[2].replace("\x03", "").strip()
+    macro, words = match[1], match[2].strip()
+    if words.startswith("\x03") and not re.search("[A-Za-z]", words.rpartition("\x03")[2]):
+        return words  # an amount of money, not words
+    words = words.replace("\x03", "")
+    is_font = macro.startswith(("math", "bold", "bm"))
+    if is_font and "\\" in words:
+        return f"{{{words}}}"
+    words = words.replace("{", "").replace("}", "")
+    before = match.string[: match.start()].rstrip()[-1:]
+    behind_number = before.isdigit() or before in ("}", ")")
+    if words in ("min", "sec") and behind_number:
+        return rf"\text{{{words}}}"
     if words in FUNCTIONS or (macro.startswith("operatorname") and words):
         return rf"\{words} " if words in FUNCTIONS else rf"\text{{{words}}}"
-    if len(words) == 1 and macro.startswith(("math", "bold", "bm")):
-        return words
+    if len(words) == 1:
+        is_unit = macro == "mathrm" and behind_number and words not in "eid"
+        if (is_font and not is_unit) or (words == "i" or (words in "eC" and before and before in "+-=*^(")):
+            return words
     return rf"\text{{{words}}}"
 
 

@@ -14,14 +14,17 @@ from fractions import Fraction
 from typing import Any
 
 from aha.rewards.answers.errors import Irrational, TooLarge, Undefined, Unreadable
-from aha.rewards.answers.exact import exact, series_terms
-from aha.rewards.answers.grammar import Node, Tree, names
+from aha.rewards.answers.exact import exact, series_terms, substitute
+from aha.rewards.answers.grammar import Node, Tree, names, walk
+from aha.rewards.answers.powers import power_product
 
 _CONSTANTS = frozenset(["π", "e", "i", "∞"])
 _POINTS = 12
 _AGREEING_POINTS = 3
 _GUARD_DIGITS = 40
 _MAX_DIGITS = 3_000
+_BENDING_DIGITS = 400
+"""Beyond these a formula is too expensive to be looked at in more than a dozen points."""
 
 
 def equal(one: Tree, other: Tree) -> bool:
@@ -32,18 +35,48 @@ def equal(one: Tree, other: Tree) -> bool:
         return exact(one) == exact(other)
     except Undefined:
         return False
-    except Irrational:
-        return _agree(one, other)
+    except (Irrational, TooLarge) as inexact:
+        try:
+            return power_product(one) == power_product(other)
+        except (Irrational, Undefined, TooLarge):
+            if isinstance(inexact, TooLarge):
+                raise inexact from None
+            return _agree(one, other)
 
 
 def _agree(one: Tree, other: Tree) -> bool:
     """Agreement wherever both are real; where both are never real, wherever both are defined."""
+    if _is_open_series(one) or _is_open_series(other):
+        return _agree_at_integers(one, other)
     symbols = sorted({*names(one), *names(other)} - _CONSTANTS)
     if "∞" in names(one) or "∞" in names(other):
         return False
     is_complex = "i" in names(one) or "i" in names(other)
     outcome = None if is_complex else _agree_at_points(one, other, symbols, real=True)
     return _agree_at_points(one, other, symbols, real=False) is True if outcome is None else outcome
+
+
+def _is_open_series(tree: Tree) -> bool:
+    """Whether a sum or product in it has a name for a bound, such as `\\sum_{k=1}^{n} k`."""
+    series = (part for part in walk(tree) if isinstance(part, Node) and part.op in ("sum", "prod"))
+    return any({*names(part.args[1]), *names(part.args[2])} - _CONSTANTS for part in series)
+
+
+def _agree_at_integers(one: Tree, other: Tree) -> bool:
+    """Agreement for a few sizes of what has a name: a sum with a name for a bound is there for integers only."""
+    indices = {
+        part.args[0]
+        for tree in (one, other)
+        for part in walk(tree)
+        if isinstance(part, Node) and part.op in ("sum", "prod")
+    }
+    for size in range(2, 2 + _AGREEING_POINTS * 2):
+        pair = [one, other]
+        for place, name in enumerate(sorted({*names(one), *names(other)} - _CONSTANTS - indices)):
+            pair = [substitute(tree, name, Fraction(size + place)) for tree in pair]
+        if not equal(*pair):
+            return False
+    return True
 
 
 def _agree_at_points(one: Tree, other: Tree, symbols: list[str], real: bool) -> bool | None:
@@ -63,11 +96,44 @@ def _agree_at_points(one: Tree, other: Tree, symbols: list[str], real: bool) -> 
             if abs(ours - theirs) > scale * mpmath.mpf(10) ** (-digits + _GUARD_DIGITS // 2):
                 return False
             agreed += 1
+        if real and agreed and digits <= _BENDING_DIGITS and not _agree_beyond(one, other, symbols, digits):
+            return False
     if narrower >= _AGREEING_POINTS and _has_bars(one) and not _has_bars(other):
         return False  # ln x for ln |x|: the bars were there for the other half of the line
     if agreed >= (_AGREEING_POINTS if symbols else 1):
         return True
     return False if alone and real and not agreed and not symbols else None
+
+
+_BENT = frozenset(["abs", "floor", "ceil", "min", "max", "root", "^"])
+
+
+def _agree_beyond(one: Tree, other: Tree, symbols: list[str], digits: int) -> bool:
+    """`|x - 3|` is `3 - x` for small x: where a formula may bend, on both sides of its numbers and far out, too."""
+    import mpmath
+
+    parts = [*walk(one), *walk(other)]
+    if not symbols or not any(isinstance(part, Node) and part.op in _BENT for part in parts):
+        return True
+    numbers = sorted({abs(part) for part in parts if isinstance(part, Fraction) and part < 10**6})[-6:]
+    near = [
+        sign * number + step for number in numbers for sign in (1, -1) for step in (Fraction(1, 3), Fraction(-1, 3))
+    ]
+    far = 2 + sum(numbers, Fraction(0))
+    for place in (*near, far, -far):
+        point = {
+            symbol: mpmath.mpf(place.numerator) / place.denominator + mpmath.mpf(index) / 7
+            for index, symbol in enumerate(symbols)
+        }
+        try:
+            ours, theirs = (_value_at(tree, point, real=True) for tree in (one, other))
+        except TooLarge:
+            continue
+        if ours is None or theirs is None:
+            continue
+        if abs(ours - theirs) > max(1, abs(ours), abs(theirs)) * mpmath.mpf(10) ** (-digits + _GUARD_DIGITS // 2):
+            return False
+    return True
 
 
 def _has_bars(tree: Tree) -> bool:
@@ -218,6 +284,12 @@ def _function(name: str) -> Callable[..., Any]:
         "arcsin": mpmath.asin,
         "arccos": mpmath.acos,
         "arctan": mpmath.atan,
+        "arccot": mpmath.acot,
+        "arcsec": mpmath.asec,
+        "arccsc": mpmath.acsc,
+        "arcsinh": mpmath.asinh,
+        "arccosh": mpmath.acosh,
+        "arctanh": mpmath.atanh,
         "min": min,
         "max": max,
     }

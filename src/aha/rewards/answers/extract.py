@@ -25,8 +25,17 @@ _AFTER_FENCE = re.compile(r"\s*(?:</[a-z]{1,20}>\s*)?")
 _BRACE = re.compile(
     r"(?P<box>\\{1,3}(?:boxed|fbox)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}]", re.DOTALL
 )
-_JOINED = re.compile(r"[\s$,;()]*(?:or|and)?[\s$,;()]*(?:[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*")
-_STATED = re.compile(r"(?:####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:))[\s:*]*([^\n]*)", re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"[\s$,;()|/\\{}]+|\b(?:or|and|also|alternatively|maybe|perhaps|possibly|either|text|quad)\b"
+    r"|\b(?:answer|case|option|solution) ?\d ?[:.)]?|\b[A-Za-z](?:_\{?\w\}?)? ?=",
+    re.IGNORECASE,
+)
+_LONGEST_GAP = 40
+_STATED = re.compile(
+    r"####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:)|^[#* ]*(?:final )?answer[* ]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_REMARK = re.compile(r"(?:in)?correct|right|wrong|verified|consistent", re.IGNORECASE)
 
 
 def whole_text(completion: Completion) -> str:
@@ -76,11 +85,16 @@ def last_boxed(text: str) -> str | None:
     if not boxes:
         return None
     first = len(boxes) - 1
-    while first and _JOINED.fullmatch(text[boxes[first - 1].end : boxes[first].start][:24]):
+    while first and _are_one_list(text[boxes[first - 1].end : boxes[first].start]):
         first -= 1
     if not text[boxes[-1].inner : boxes[-1].end - boxes[-1].closing].strip():
         return ""
     return ", ".join(dict.fromkeys(text[box.inner : box.end - box.closing] for box in boxes[first:]))
+
+
+def _are_one_list(gap: str) -> bool:
+    """Whether nothing stands between two boxes but signs and words that join."""
+    return not _BETWEEN.sub("", gap[:_LONGEST_GAP]).strip() and not gap[_LONGEST_GAP:].strip()
 
 
 class _Box(NamedTuple):
@@ -110,11 +124,31 @@ def _boxes(text: str) -> list[_Box]:
     return boxes
 
 
+def after_marker(text: str) -> str | None:
+    """What follows the last `####`, `Final answer:` or `The answer is`, to the end of its sentence.
+
+    >>> after_marker("The answer is 5. No: the answer is $6$. I hope that my answer is correct.")
+    '$6$'
+    """
+    tail = text[-TAIL:]
+    found = [tail[marker.end() :].lstrip(" \t\r\n:*").partition("\n")[0] for marker in _STATED.finditer(tail)]
+    found = [each for each in found if each.strip()]
+    answers = [each for each in found if not _REMARK.match(each)] or found
+    return (re.split(r"\.(?:\s|$)", answers[-1])[0].rstrip("*").strip() or None) if answers else None
+
+
+def reference_answer(text: str) -> str:
+    """What a data set's answer says: the box in it, or what follows its `####` or `The answer is`, else all of it."""
+    boxed = last_boxed(text) if "boxed" in text else None
+    marked = None if r"\text" in text else after_marker(text)
+    return boxed or marked or text
+
+
 def stated(text: str) -> str | None:
     """The last answer stated in words (`#### 5`, `The answer is 5.`), or the whole of a very short text."""
-    found = [each.strip() for each in _STATED.findall(text[-TAIL:]) if each.strip()]
-    if found:
-        return re.split(r"\.(?:\s|$)", found[-1])[0].rstrip("*").strip() or None
+    marked = after_marker(text)
+    if marked is not None:
+        return marked
     alone = text[: TAIL + 1].strip()
     return alone if 0 < len(alone) <= ALONE and "\n" not in alone and len(text) <= TAIL else None
 
@@ -182,7 +216,7 @@ def final_answer(completion: Completion, require: Require = "any") -> str | None
     tagged = None if require == "boxed" else last_tagged(text, completion.answer)
     if tagged is not None:
         boxed = last_boxed(tagged)
-        return tagged if boxed is None else boxed
+        return (after_marker(tagged) or tagged) if boxed is None else boxed
     if require == "answer_tag":
         return None
     boxed = last_boxed(text)

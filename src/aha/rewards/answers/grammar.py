@@ -31,7 +31,7 @@ Tree: TypeAlias = "Fraction | str | Node"
 
 
 _TOKEN = re.compile(
-    r"\s*(\d+\.(?=\\(?:overline|bar|dot))|\d+(?:\.\d+)?(?:[eE]\d+|E[+-]\d+|e[+-]0\d+)?|\.\d+|\\[A-Za-z]+|\\\\|\S)"
+    r"\s*(\d+\.(?=\\(?:overline|bar|dot))|(?:\d+\.\d+|1)e-\d+|\d+(?:\.\d+)?(?:[eE]\d+|E[+-]\d+|e[+-]0\d+)?|\.\d+|\\[A-Za-z]+|\\\\|\S)"
 )
 _OPENING = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|"}
 _AFTER_OPERAND = frozenset(
@@ -99,8 +99,8 @@ class _Parser:
     def product(self) -> Tree:
         tree = self.signed()
         while True:
-            if self.peek() in ("*", "/"):
-                op = self.take()
+            if self.peek() in ("*", "/", ":"):
+                op = self.take().replace(":", "/")
                 tree = Node(op, (tree, self.signed()))
             elif self._starts_operand():
                 tree = self._juxtaposed(tree)
@@ -234,6 +234,8 @@ class _Parser:
         tree = self.formula() if opening == "{" else self.sum()
         self.expect(_OPENING[opening])
         self._bars = bars - (opening == "|")
+        if opening == "|" and isinstance(tree, Node) and tree.op == "matrix":
+            return Node("det", tree.args)
         wrap = {"|": "abs", r"\lfloor": "floor", r"\lceil": "ceil"}.get(opening)
         return Node(wrap, (tree,)) if wrap else tree
 
@@ -258,6 +260,9 @@ class _Parser:
             return self._series(name)
         if name == "begin":
             return self._matrix()
+        if name == "det":
+            matrix = self.operand()
+            return Node("det", matrix.args if isinstance(matrix, Node) and matrix.op == "matrix" else ())
         if name in FUNCTIONS:
             return self._function(name)
         raise Unreadable(f"\\{name} is not known here")

@@ -58,7 +58,7 @@ def _combined_region(value: Combined) -> tuple[Span, ...]:
     if value.sign == "∖":
         return _intersection(parts[0], _complement(_merged([span for part in parts[1:] for span in part])))
     common = functools.reduce(_intersection, parts)
-    return common or union  # "x < -1, x > 1" means or
+    return common or (union if value.sign == "∧" else ())  # "x < -1, x > 1" means or
 
 
 def _relation_region(relation: Relation) -> tuple[Span, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -69,6 +70,8 @@ class Sameness:
             given = Scalar(Fraction(given.text.replace(",", ".")))
         if isinstance(given, Ratio) and len(given.terms) == 2 and not given.is_clock and given.terms[1]:
             given = Scalar(given.terms[0] / given.terms[1])
+        if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
+            given = Scalar(_selections(*chosen.groups()))
         if isinstance(given, Residue):
             return _same_remainder(gold.tree, given)
         if not isinstance(given, Scalar):
@@ -109,6 +112,9 @@ class Sameness:
         return len(items) == len(gold.items) and all(map(self, gold.items, items))
 
     def _same_members(self, gold: Many, given: Many) -> bool:
+        joined = {sign for many in (gold, given) for sign in "∨∧" if sign in many.text}
+        if len(joined) == 2 and any(isinstance(item, Scalar) and isinstance(item.tree, str) for item in gold.items):
+            return False  # of statements, p and q is not p or q
         if len(given.items) > 4 * len(gold.items) + 16:
             return False
         expected, found = self._members(gold, given), self._members(given, gold)
@@ -144,6 +150,10 @@ class Sameness:
         if ours is None or theirs is None or not is_label(gold.sides[0]):
             return False
         functions = [re.fullmatch(r"([A-Za-z])\(([A-Za-z])\)", squeezed(each.sides[0])) for each in (gold, given)]
+        if (functions[0] is None) != (functions[1] is None) and "y" in (
+            squeezed(each.sides[0]) for each in (gold, given)
+        ):
+            return self(ours, theirs)  # the graph of f is y = f(x)
         if functions[0] and functions[1] and functions[0][1] == functions[1][1] and isinstance(theirs, Scalar):
             return self(ours, Scalar(substitute(theirs.tree, functions[1][2], functions[0][2])))
         return squeezed(gold.sides[0]) == squeezed(given.sides[0]) and self(ours, theirs)
@@ -172,7 +182,7 @@ class Sameness:
         if not isinstance(given, Ratio) or len(gold.terms) != len(given.terms):
             return False
         if gold.is_clock or given.is_clock:
-            return gold.terms == given.terms and gold.suffix in ("", given.suffix)
+            return _same_time(gold, given)
         return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
 
     def _residue(self, gold: Residue, given: Value) -> bool:
@@ -184,7 +194,23 @@ class Sameness:
             return equal(gold.tree, given.tree)
 
     def _name(self, gold: Name, given: Value) -> bool:
+        if isinstance(given, Scalar) and given.tree == unicodedata.normalize("NFKC", gold.name):
+            return True  # a bold R
         return gold == given or self._region(gold, given)
+
+
+def _selections(kind: str, total: str, chosen: str) -> Tree:
+    """`C(n, k)` and `P(n, k)`: selections without and with their order."""
+    binomial = Node("binom", (Fraction(total), Fraction(chosen)))
+    return binomial if kind == "C" else Node("*", (binomial, Node("!", (Fraction(chosen),))))
+
+
+def _same_time(gold: Ratio, given: Ratio) -> bool:
+    """`3:30` is also `3:30 p.m.`; a reference that says which half of the day it means is not, but may be 15:30."""
+    if gold.terms == given.terms:
+        return gold.suffix in ("", given.suffix)
+    hours = [each.terms[0] % 12 + 12 * (each.suffix == "p") if each.suffix else each.terms[0] for each in (gold, given)]
+    return bool(gold.suffix) != bool(given.suffix) and hours[0] == hours[1] and gold.terms[1:] == given.terms[1:]
 
 
 def _same_remainder(gold: Tree, given: Residue) -> bool:

@@ -18,19 +18,21 @@ class Unit(NamedTuple):
 
 _UNITS_TABLE = """
 m: mm 1/1000, millimeter 1/1000, millimetre 1/1000, cm 1/100, centimeter 1/100, centimetre 1/100, dm 1/10,
-   decimeter 1/10, m 1, meter 1, metre 1, km 1000, kilometer 1000, kilometre 1000, in 0.0254, inch 0.0254,
+   decimeter 1/10, nm 1/1000000000, μm 1/1000000, m 1, meter 1, metre 1, km 1000, kilometer 1000, kilometre 1000, in 0.0254, inch 0.0254,
    inches 0.0254, ft 0.3048, foot 0.3048, feet 0.3048, yd 0.9144, yard 0.9144, mi 1609.344, mile 1609.344
 g: mg 1/1000, milligram 1/1000, g 1, gram 1, kg 1000, kilogram 1000, t 1000000, ton 1000000, tonne 1000000,
    lb 453.59237, lbs 453.59237, pound 453.59237, oz 28.349523125, ounce 28.349523125
 s: ms 1/1000, millisecond 1/1000, s 1, sec 1, second 1, min 60, minute 60, h 3600, hr 3600, hour 3600, day 86400,
    week 604800
 month: month 1, year 12, yr 12
-dollar: dollar 1, usd 1, buck 1, cent 1/100, ¢ 1/100
+dollar: dollar 1, usd 1, buck 1, cent 1/100
 euro: euro 1, eur 1
 gbp: gbp 1
 deg: deg 1, degree 1, ° 1
 rad: rad 1, radian 1
-K: kelvin 1
+K: kelvin 1, k 1
+celsius: celsius 1
+fahrenheit: fahrenheit 1
 : hundred 100, thousand 1000, million 1000000, billion 1000000000, trillion 1000000000000, dozen 12, percent 1/100
 """
 _UNITS: dict[str, Unit] = {}
@@ -41,7 +43,23 @@ for _line in _UNITS_TABLE.replace("\n   ", " ").strip().splitlines():
         _UNITS[_unit] = Unit(Fraction(_factor), ((_base, 1),) if _base else ())
 _UNITS |= {name: Unit(Fraction(1, 1000), (("m", 3),)) for name in ("l", "liter", "litre")}
 _UNITS |= {name: Unit(Fraction(1, 10**6), (("m", 3),)) for name in ("ml", "milliliter", "millilitre", "cc")}
-_UNITS |= {"mph": Unit(Fraction("0.44704"), (("m", 1), ("s", -1))), "kph": Unit(Fraction(5, 18), (("m", 1), ("s", -1)))}
+_UNITS |= {"mph": Unit(Fraction("0.44704"), (("m", 1), ("s", -1)))}
+_UNITS |= {name: Unit(Fraction(5, 18), (("m", 1), ("s", -1))) for name in ("kph", "kmph", "kmh")}
+
+_DERIVED = {
+    "N newton": {"g": 1, "m": 1, "s": -2}, "J joule": {"g": 1, "m": 2, "s": -2}, "W watt": {"g": 1, "m": 2, "s": -3},
+    "Pa pascal": {"g": 1, "m": -1, "s": -2}, "Hz hertz": {"s": -1}, "C coulomb": {"A": 1, "s": 1}, "A amp": {"A": 1},
+    "V volt": {"g": 1, "m": 2, "s": -3, "A": -1}, "Ω ohm": {"g": 1, "m": 2, "s": -3, "A": -2}, "mol mole": {"mol": 1},
+}  # fmt: skip
+_PREFIXES: dict[str, int | Fraction] = {" ": 1, "k kilo": 1000, "M mega": 10**6, "G giga": 10**9, "m milli": Fraction(1, 1000),
+             "μ micro": Fraction(1, 10**6), "n nano": Fraction(1, 10**9), "c centi": Fraction(1, 100)}  # fmt: skip
+_SI = {
+    prefix + name: Unit(Fraction(factor) * 1000 ** powers.get("g", 0), tuple(sorted(powers.items())))
+    for names, powers in _DERIVED.items()
+    for prefixes, factor in _PREFIXES.items()
+    for prefix, name in zip(prefixes.split(" "), names.split(" "), strict=True)
+}
+"""Units that are only read in text, or where a quantity is expected: `2 N` is a product otherwise."""
 
 ANGLES = {_UNITS["degree"]: "deg", _UNITS["radian"]: "rad"}
 _LETTER_UNIT = re.compile(r"(?<=[\d})])(?:cm|mm|km|kg|mg|ml|ft|mph|kph|lbs?|hrs?|min|sec)(?:\^\{?\d\}?)?$")
@@ -53,11 +71,18 @@ _NOT_UNITS = frozenset([
 ])  # fmt: skip
 
 
-def split_unit(text: str, letters_are_units: bool) -> tuple[str, str]:
-    """A formula and the unit behind it, or the currency before it. Only text (`\\text{…}`, or words) is a unit."""
+_QUANTITY = re.compile(r"(?<=[\d})])\s*([A-Za-zμΩ][A-Za-zμΩ /^{}\d.*-]*)$")
+
+
+def split_unit(text: str, letters_are_units: bool, is_quantity: bool = False) -> tuple[str, str]:
+    """A formula and the unit behind it, or the currency before it.
+
+    Only text (`\\text{…}`, or words) is a unit, and letters where a quantity is expected.
+    """
     currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees)\}\s*", text)
     if currency:
-        return currency[1] + text[currency.end() :], currency[2]
+        number, multiple = split_unit(text[currency.end() :], letters_are_units)
+        return currency[1] + number, f"{multiple} {currency[2]}"
     start = text.find(r"\text{")
     if start > 0:
         tail = text[start:]
@@ -68,6 +93,8 @@ def split_unit(text: str, letters_are_units: bool) -> tuple[str, str]:
         match = None
     if match is None and letters_are_units:
         match = _LETTER_UNIT.search(text)
+    if match is None and is_quantity:
+        match = _QUANTITY.search(text)
     if match is not None and not re.search(r"\\[A-Za-z]*\s*$", text[: match.start()]):
         return text[: match.start()].strip(), match[0]
     return text, ""
@@ -79,7 +106,7 @@ def _is_unit_word(text: str) -> bool:
     return all(len(word) >= 4 or word in _UNITS or word.removesuffix("s") in _UNITS for word in words)
 
 
-_UNIT_TOKEN = re.compile(r"[A-Za-z¢°]+|\^\s*\{?\s*-?\d+|/")
+_UNIT_TOKEN = re.compile(r"[A-Za-z°μΩ]+|\^\s*\{?\s*-?\d+|/")
 
 
 def read_unit(text: str) -> Unit:
@@ -117,6 +144,6 @@ def _power_after(word: str) -> int:
 
 def _unit_named(word: str) -> Unit:
     for name in (word, word.casefold(), word.casefold().removesuffix("s")):
-        if name in _UNITS:
-            return _UNITS[name]
+        if (found := _SI.get(name) or _UNITS.get(name)) is not None:
+            return found
     return Unit(Fraction(1), ((word.casefold().removesuffix("s"), 1),))

@@ -15,11 +15,15 @@ from aha.rewards.answers.grammar import Node, Tree, parse
 from aha.rewards.answers.units import ANGLES, Unit, read_unit, split_unit
 
 _NO_SOLUTION = re.compile(
-    r"(there (is|are) )?(no|none|not any)( real| integer| such)*( solutions?| roots?| values?| numbers?)?( exists?)?"
-    r"|(the )?empty set"
+    r"(there (is|are) )?(none|(no|not any)( real| integer)*( solutions?| roots?| values?| numbers?)( exists?)?"
+    r"|no such [a-z]+( exists?)?)|(the )?empty set"
 )
-_ALL_REALS = re.compile(r"(all|any|every)( the)? real numbers?|all reals|the reals|the real numbers")
-_UNDEFINED = re.compile(r"(the limit )?(does not exist|dne|undefined|is undefined|diverges|divergent)")
+_ALL_REALS = re.compile(r"(all|any|every)( the)? real numbers?|all (reals|real [a-z])|the reals|the real numbers")
+_ALL_INTEGERS = re.compile(r"(all|any|every)( the)? integers?|(the )?integers")
+_EXCEPT = re.compile(r"(?:all |any |every )?(?:reals|real numbers?) except(?: for)? (.+)")
+_UNDEFINED = re.compile(
+    r"((the )?(limit|integral|series|sequence|sum|it) )?(does not exist|dne|(is )?(undefined|not defined|divergent)|diverges)"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Name:
 
 Value: TypeAlias = "Scalar | Many | Relation | Combined | Matrix | Ratio | Residue | Name"
 
-_NUMBER_WORDS = [
+NUMBER_WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 ]  # fmt: skip
@@ -103,8 +107,8 @@ _LABEL = re.compile(r"(?=\D)[A-Za-zα-ωΑ-Ω∠△|'_{}\s\d]{1,40}(?:\([^()=+*/
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "⦃": "⦄", "⟨": "⟩"}
 
 
-def read(text: str, letters_are_units: bool = False) -> Value:
-    """What a cleaned answer says. Unreadable when that is not clear."""
+def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) -> Value:
+    """What a cleaned answer says; of a quantity, any letters behind a number are its unit. Unreadable when not clear."""
     text = _stripped(text)
     if (found := special_phrase(unwrapped(text))) is not None:
         return found
@@ -125,12 +129,13 @@ def read(text: str, letters_are_units: bool = False) -> Value:
     ):
         if (value := reader(text)) is not None:
             return value
-    return _read_scalar(text, letters_are_units)
+    return _read_scalar(text, letters_are_units, is_quantity)
 
 
 def _stripped(text: str) -> str:
     """Without final punctuation, and without parentheses and braces around the whole, however many."""
     text = text.strip().rstrip(".,;").strip().lstrip("=≈ ")
+    text = re.sub(r"^(?:\\text\{)?\s*(?:approximately|about|roughly)\s*\}?\s*(?=[\d\\-])", "", text)
     if inside := re.fullmatch(r"\\text\{([^{}]*\d[^{}]*)\}", text):
         text = inside[1].strip()
     depth = 0
@@ -238,6 +243,7 @@ def _read_plus_minus(text: str) -> Value | None:
 
 
 def _read_bracketed(text: str) -> Value | None:
+    whole = text
     text = re.sub(r"^[A-Z]'?\s*(?=\()", "", text)  # the point P(1,2)
     text = re.sub(r"(?<=\))\s*\^\s*\{?\s*T\s*\}?$", "", text)  # the column (1,2)^T
     opening, closing = text[0], text[-1]
@@ -259,7 +265,7 @@ def _read_bracketed(text: str) -> Value | None:
         return Matrix(tuple(row for row in rows if row))
     if len(pieces) == 1 or not all(pieces):
         return None
-    return Many(tuple(read(piece) for piece in pieces), opening + closing, text)
+    return Many(tuple(read(piece) for piece in pieces), opening + closing, whole)
 
 
 def _bare_row(text: str) -> tuple[Tree, ...] | None:
@@ -291,18 +297,31 @@ def _read_ratio(text: str) -> Value | None:
     return None
 
 
-def _read_scalar(text: str, letters_are_units: bool) -> Value:
-    number, unit_text = split_unit(text, letters_are_units)
+def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value:
+    if (numeral := _read_numeral(text)) is not None:
+        return Scalar(numeral, None, text)
+    number, unit_text = split_unit(text, letters_are_units, is_quantity)
     unit = read_unit(unit_text) if unit_text else None
     words = unwrapped(number).casefold()
-    if words in _NUMBER_WORDS:
-        return Scalar(Fraction(_NUMBER_WORDS.index(words)), unit, text)
+    if words in NUMBER_WORDS:
+        return Scalar(Fraction(NUMBER_WORDS.index(words)), unit, text)
     tree = parse(number)
     if unit is not None and (unit.dimension == () or unit in ANGLES):
         return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
     if isinstance(tree, Node) and (rows := _matrix_rows(tree)) is not None:
         return Matrix(rows)
     return Scalar(tree, unit, text)
+
+
+def _read_numeral(text: str) -> Fraction | None:
+    """`FF_{16}`: a numeral whose digits include letters."""
+    match = re.fullmatch(r"\(?([0-9A-Z]+)\)?_\{?(\d\d)\}?", text)
+    if match is None or match[1].isdigit() or len(match[1]) > 40:
+        return None
+    try:
+        return Fraction(int(match[1], int(match[2])))
+    except ValueError:
+        return None
 
 
 def _matrix_rows(tree: Tree) -> tuple[tuple[Tree, ...], ...] | None:
@@ -336,16 +355,23 @@ def special_phrase(words: str) -> Value | None:
         return Many((), "set")
     if _ALL_REALS.fullmatch(plain):
         return Name("ℝ")
+    if _ALL_INTEGERS.fullmatch(plain):
+        return Name("ℤ")
+    if exception := _EXCEPT.fullmatch(plain):
+        return Combined("∖", (Name("ℝ"), read(exception[1])))
     if _UNDEFINED.fullmatch(plain):
         return Name("undefined")
-    if plain in ("infinity", "positive infinity", "plus infinity"):
+    if plain in ("infinity", "positive infinity", "plus infinity", "inf", "+inf", "oo", "+oo"):
         return Scalar("∞")
-    return Scalar(Node("neg", ("∞",))) if plain in ("negative infinity", "minus infinity") else None
+    return Scalar(Node("neg", ("∞",))) if plain in ("negative infinity", "minus infinity", "-inf", "-oo") else None
 
 
 def is_label(text: str) -> bool:
     """`x`, `x_1`, `f(x)`, `|AB|`, `\\text{Area}`: what a value may be called. Digits stand in subscripts only."""
-    plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    plain = re.sub(r"\\(?:text|overline|widehat|bar)\s*\{([^{}]*)\}", r"\1", text)
+    plain = re.sub(r"^([A-Za-z])\s*\^\s*\{?\s*-\s*1\s*\}?\s*(?=\()", r"\1", plain)
+    if re.fullmatch(r"\|\s*[a-yα-ω]\s*\|", plain):
+        return False  # |x| = 5 is an equation for x, |z| = 5 says how large z is
     if not _LABEL.fullmatch(plain) or not re.search(r"[^\W\d_]", plain):
         return False
     return not re.search(r"(?<![\d_{])\d", plain.partition("(")[0]) and plain.strip() not in ("π", "i")
