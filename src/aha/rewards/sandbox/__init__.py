@@ -1,6 +1,6 @@
 """A box for programs that a model wrote: what it covers, what it does not, and the one contract of all executors.
 
-    ran = run(program, stdin=b"3 4\\n", limits=Limits(cpu=2.0))        # here, in a box of its own, about 25 ms
+    ran = run(program, stdin=b"3 4\\n", limits=Limits(cpu=2.0))        # here, in a box of its own, about 30 ms
     ran = executor("http://host:2000")(program, b"3 4\\n", Limits())   # there, on a Piston-style server
 
 An executor is a function `(program, stdin, limits) -> Ran`. A program that fails or is stopped is a `Ran` that says
@@ -15,7 +15,7 @@ The local box is bubblewrap around the system's Python, and Linux only. In it a 
   included;
 * no environment of ours, no open file of ours, no terminal, no new privileges, and a seccomp filter;
 * limits on processor time, wall time, memory of each process and of all together, output, file size, disk, number
-  of files,  descriptors, processes and threads. When its first process ends, or its parent does, everything in it
+  of files, descriptors, processes and threads. When its first process ends, or its parent does, everything in it
   ends.
 
 `protections()` does not believe any of this: it runs attacks in a box and lists those that came to nothing.
