@@ -1,12 +1,13 @@
 """Full marks for one think block, then an answer with exactly one code block in the language.
 
-Source: the format reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2), and the code format reward of Open R1. Range: 0 or 1.
+Source: the format reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2), and the code format reward of Open R1.
+Range: 0 or 1.
 
 Choices: the layout is `<think>…</think>`, then the answer; with `answer_tags: true` the answer stands in
-`<answer>…</answer>` and nothing outside of it. Each tag stands once. The answer may say something around its code block; a
-second block is a second answer, whatever its language, and the block names its language (` ```python `). It holds more than
-white space. What stands in the think block does not matter, code blocks included. A template that already wrote `<think>`
-counts as if the policy had written it. Whether the code runs is for `code_tests`.
+`<answer>…</answer>` and nothing outside of it. Each tag stands once. The answer may say something around its code
+block; a second block is a second answer, whatever its language, and the block names its language (` ```python `).
+It holds more than white space. What stands in the think block does not matter, code blocks included. A template
+that already wrote `<think>` counts as if the policy had written it. Whether the code runs is for `code_tests`.
 """
 
 from __future__ import annotations

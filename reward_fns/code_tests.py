@@ -1,19 +1,20 @@
 """Full marks for a program that passes the problem's tests, run in a sandbox that never holds what the tests expect.
 
-Source: the code reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2) and Open R1. Range: 0 or 1, or the share of tests
-passed with `partial`. None when the tests cannot be read, the sandbox cannot be had, or the time of one completion is over
-before a test has failed.
+Source: the code reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2) and Open R1. Range: 0 or 1, or the share of
+tests passed with `partial`. None when the tests cannot be read, the sandbox cannot be had, or the time of one
+completion is over before a test has failed.
 
-The program is the last fenced block in the language (or without one) after the think block. The tests are read from the
-problem in the forms of the common data sets, which `aha.rewards.sandbox.formats` lists: stdin/stdout cases, function calls,
-asserts. Each stdin case is a run of its own; calls share one, as the asserts of a test file do.
+The program is the last fenced block in the language (or without one) after the think block. The tests are read from
+the problem in the forms of the common data sets, which `aha.rewards.sandbox.formats` lists: stdin/stdout cases,
+function calls, asserts. Each stdin case is a run of its own; calls share one, as the asserts of a test file do.
 
-Choices. Printed text is right when it has the same lines, and as many, white space at their ends and blank lines at the end
-aside; `tolerance` compares numbers, word by word, as numbers. Function results leave the box as plain data and are compared
-outside: 1 is not True, 1 is 1.0, and a tuple is a list for tests that are JSON. Asserts are taken apart, so that the calls
-run with the model's code and the comparison elsewhere; those that cannot be are no verdict, or, with `in_box: true`, run
-beside the code, where a program that reads its own frames can forge them. What a program prints, its exit code, or that it
-says OK is no proof of anything. Passing a limit, crashing and being slow are the program's fault: 0.
+Choices. Printed text is right when it has the same lines, and as many, white space at their ends and blank lines at
+the end aside; `tolerance` compares numbers, word by word, as numbers. Function results leave the box as plain data
+and are compared outside: 1 is not True, 1 is 1.0, and a tuple is a list for tests that are JSON. Asserts are taken
+apart, so that the calls run with the model's code and the comparison elsewhere; those that cannot be are no
+verdict, or, with `in_box: true`, run beside the code, where a program that reads its own frames can forge them.
+What a program prints, its exit code, or that it says OK is no proof of anything. Passing a limit, crashing and
+being slow are the program's fault: 0.
 """
 
 from __future__ import annotations

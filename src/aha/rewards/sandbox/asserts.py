@@ -1,12 +1,14 @@
 """Tests written as asserts, taken apart: the calls of the model's code go into its box, the rest into a box without it.
 
-`assert sorted(f([2, 1])) == [1, 2]` becomes the call `f([2, 1])` and the statement `assert sorted(_returned[0]) == [1, 2]`. The
-call runs beside the model's code, the statement beside what the call returned, which is plain data by then. So what is expected
-is never where the model's code can read it, and the assertion runs where nothing of the model's can touch it.
+`assert sorted(f([2, 1])) == [1, 2]` becomes the call `f([2, 1])` and the statement `assert sorted(_returned[0]) ==
+[1, 2]`. The call runs beside the model's code, the statement beside what the call returned, which is plain data by
+then. So what is expected is never where the model's code can read it, and the assertion runs where nothing of the
+model's can touch it.
 
-Understood are imports, assignments, definitions and asserts, also inside `def check(candidate)` (HumanEval's form). A test that
-needs the model's code at two ends (a loop over cases, a mutated argument, a callback) cannot be split, and neither can one whose
-two halves would not see the same data (a name given two values, random numbers). Such tests are refused, never guessed at.
+Understood are imports, assignments, definitions and asserts, also inside `def check(candidate)` (HumanEval's form).
+A test that needs the model's code at two ends (a loop over cases, a mutated argument, a callback) cannot be split,
+and neither can one whose two halves would not see the same data (a name given two values, random numbers). Such
+tests are refused, never guessed at.
 """
 
 from __future__ import annotations

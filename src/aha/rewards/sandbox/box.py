@@ -1,14 +1,15 @@
 """One program in one box: build it with bubblewrap, watch it from outside, and leave nothing behind.
 
-The program is process 1 of its own pid namespace, so its end is the end of all that it started. bubblewrap stands between: it
-tells the pid of that process (`--json-status-fd`), lets it wait until we hold it by a descriptor (`--block-fd`), and collects
-its exit code. Whoever ends the box kills *that* process and lets bubblewrap reap it: killing bubblewrap first leaves a zombie to a
-process 1 that may not care, and zombies count against a user's processes.
+The program is process 1 of its own pid namespace, so its end is the end of all that it started. bubblewrap stands
+between: it tells the pid of that process (`--json-status-fd`), lets it wait until we hold it by a descriptor
+(`--block-fd`), and collects its exit code. Whoever ends the box kills *that* process and lets bubblewrap reap it:
+killing bubblewrap first leaves a zombie to a process 1 that may not care, and zombies count against a user's
+processes.
 
-As root, each box runs as a user that nobody else is: RLIMIT_NPROC does nothing for root, and what one user may have of
-processes, pipes or keys is counted over all its boxes. The user's number is made of the number of the thread that waits for
-the box, which the kernel keeps unique. An ordinary user's boxes are told apart by their user namespaces (Linux 5.14 counts
-processes in each).
+As root, each box runs as a user that nobody else is: RLIMIT_NPROC does nothing for root, and what one user may have
+of processes, pipes or keys is counted over all its boxes. The user's number is made of the number of the thread
+that waits for the box, which the kernel keeps unique. An ordinary user's boxes are told apart by their user
+namespaces (Linux 5.14 counts processes in each).
 """
 
 from __future__ import annotations

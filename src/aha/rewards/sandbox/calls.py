@@ -1,9 +1,10 @@
-"""Calls inside the box, comparison outside: what a model's function returns leaves as plain data, and nothing else does.
+"""Calls inside the box, comparison outside: what a model's function returns leaves as plain data, and nothing else
+does.
 
-A test that runs beside the code it tests can be forged: by an object that equals everything, a patched `assert`, a frame walk
-for the expected value, an early `exit(0)`. Here the box gets calls, and never what they should return. Each result is taken
-apart by the methods of the built-in types and written as JSON; what is no plain data has no result. So a program can lie about
-its answers in any way it likes: the lie is the answer.
+A test that runs beside the code it tests can be forged: by an object that equals everything, a patched `assert`, a
+frame walk for the expected value, an early `exit(0)`. Here the box gets calls, and never what they should return.
+Each result is taken apart by the methods of the built-in types and written as JSON; what is no plain data has no
+result. So a program can lie about its answers in any way it likes: the lie is the answer.
 """
 
 from __future__ import annotations

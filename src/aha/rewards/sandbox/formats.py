@@ -8,7 +8,8 @@
     asserts          ["assert f(1) == 2", …]                                       (MBPP's `test_list`, with `test_setup_code`)
                      "def check(candidate): assert candidate(1) == 2"              (HumanEval's `test`, with `entry_point`)
 
-Each may be given as JSON text. They stand in the column of that name, in a column `tests`, or in the problem's answer.
+Each may be given as JSON text. They stand in the column of that name, in a column `tests`, or in the problem's
+answer.
 """
 
 from __future__ import annotations

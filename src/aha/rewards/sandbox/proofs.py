@@ -1,8 +1,8 @@
 """Which protections are in force: each is attacked, in a box, before the first program of a model runs in one.
 
-A box that is described well and built wrongly looks like any other. So nothing is read from versions or options: hostile
-programs are run, with small limits, and a protection is in force when its attack came to nothing. That takes about a second,
-once per process; workers that are forked afterwards inherit the answer.
+A box that is described well and built wrongly looks like any other. So nothing is read from versions or options:
+hostile programs are run, with small limits, and a protection is in force when its attack came to nothing. That
+takes about a second, once per process; workers that are forked afterwards inherit the answer.
 """
 
 from __future__ import annotations

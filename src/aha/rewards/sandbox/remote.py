@@ -1,7 +1,7 @@
 """Programs that run elsewhere: a Piston-style server behind the contract of the local box.
 
-The interface is that of Piston (github.com/engineer-man/piston), `POST …/api/v2/execute`, which other servers speak too.
-What protects that machine is its own business: nothing of `protections()` is claimed for it.
+The interface is that of Piston (github.com/engineer-man/piston), `POST …/api/v2/execute`, which other servers speak
+too. What protects that machine is its own business: nothing of `protections()` is claimed for it.
 """
 
 from __future__ import annotations

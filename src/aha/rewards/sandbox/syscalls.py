@@ -1,8 +1,9 @@
 """What a program in the box may not ask of the kernel: a seccomp filter, made once and handed to each box.
 
-Python needs a few hundred system calls and changes which with each version, so the list is of what is refused: whatever opens
-a way out (sockets, namespaces, mounts, other processes), what holds memory that no limit counts, and the least tested corners of
-the kernel. Refused calls fail with EPERM; a program that can live without them does. Socket pairs stay, asyncio needs them.
+Python needs a few hundred system calls and changes which with each version, so the list is of what is refused:
+whatever opens a way out (sockets, namespaces, mounts, other processes), what holds memory that no limit counts, and
+the least tested corners of the kernel. Refused calls fail with EPERM; a program that can live without them does.
+Socket pairs stay, asyncio needs them.
 """
 
 from __future__ import annotations
