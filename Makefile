@@ -5,7 +5,7 @@ RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 RECIPE ?= recipes/tiny.yaml
 OVERRIDES ?=
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards $(RECIPES)
+.PHONY: help setup demo test check plan run eval report bench bench-rewards recipes rewards $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,6 +38,9 @@ report: setup  ## write the report of RUN=runs/x again
 
 bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 	@$(AHA) bench $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
+
+bench-rewards: setup  ## how fast and how rightly answers are verified, against TRL and math-verify
+	@$(AHA) $@
 
 recipes rewards: setup  ## list them
 	@$(AHA) $@
