@@ -8,7 +8,7 @@ OVERRIDES ?=
 NAME :=
 DATA :=
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards reward reward-check $(RECIPES)
+.PHONY: help setup demo test check plan run eval report bench bench-rewards recipes rewards reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ report: setup  ## write the report of RUN=runs/x again
 
 bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 	@$(AHA) bench $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
+
+bench-rewards: setup  ## how fast and how rightly answers are verified, against TRL and math-verify
+	@$(AHA) $@
 
 recipes rewards: setup  ## list them
 	@$(AHA) $@

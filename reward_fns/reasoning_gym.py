@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from aha.rewards.contract import Completion, Problem, Score, final_answer
 
 ANSWER_LIMIT = 4_000
 """Characters of an answer that a verifier is shown."""
+EVALUATED = frozenset(["countdown"])
+"""Tasks whose verifier computes what stands in the answer: `9**9**9**9` would cost the deadline, and count as a failure."""
+_POWERS = re.compile(r"\*\*|\^|!|\d[eE]\d|\d{40}|[({\[]{20}")
 NOT_TRUSTED = frozenset(["game_of_life_halting", "complex_arithmetic"])
 
 
@@ -44,6 +48,8 @@ def score(completion: Completion, problem: Problem, params: Params) -> Score:
         return Score(1.0, "the reference, word for word")
     if task in NOT_TRUSTED:
         return Score(0.0, "not the reference, and the verifier of this task is not to be trusted")
+    if task in EVALUATED and _POWERS.search(answer):
+        return Score(0.0, "a power or a long number, which no answer of this task has")
     if len(answer) > ANSWER_LIMIT:
         return Score(0.0, f"an answer of {len(answer)} characters")
     value = float(_scorer(str(task)).score_answer(answer=answer, entry=entry))

@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recipe", "rundir", "metrics", "environment", "child"),
     ("data", "rewards", "models"),
     ("train", "rollout", "handoff"),
-    ("stages", "evals", "report", "bench", "reward_kit"),  # reward_kit joins data and rewards, as a stage does
+    ("stages", "evals", "report", "bench", "bench_rewards", "reward_kit"),  # reward_kit joins data and rewards, as a stage does
     ("pipeline", "launch"),
     ("cli", "cli_rewards", "watch", "terminal"),
 )
@@ -79,12 +79,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("models",),
     "torch": ("data.packing", "models", "train", "rollout", "stages", "evals", "bench"),
     "liger_kernel": ("models.kernels",),
-    "trl": ("train",),
+    "trl": ("train", "bench_rewards"),
     "peft": ("train",),
     "vllm": ("rollout.vllm",),
     "matplotlib": ("report.plots",),
     "mpmath": ("rewards.answers", "reward_fns.math_answer"),
-    "math_verify": ("reward_fns.math_answer",),
+    "math_verify": ("reward_fns.math_answer", "bench_rewards"),
     "reasoning_gym": ("data", "reward_fns.reasoning_gym"),
     "jsonschema": ("reward_fns.json_schema",),
     "referencing": ("reward_fns.json_schema",),

@@ -131,9 +131,7 @@ def make_batch(kind: str, rng: random.Random) -> Batch:
 
 
 def _reasoning(rng: random.Random, sentences: int = 16) -> str:
-    return " ".join(
-        rng.choice(_SENTENCES).format(a=rng.randint(2, 99), b=rng.randint(2, 99)) for _ in range(sentences)
-    )
+    return " ".join(rng.choice(_SENTENCES).format(a=rng.randint(2, 99), b=rng.randint(2, 99)) for _ in range(sentences))
 
 
 def _easy(rng: random.Random) -> Question:
@@ -169,7 +167,11 @@ def _set(rng: random.Random) -> Question:
 
 def _interval(rng: random.Random) -> Question:
     a, b = rng.randint(-20, 0), rng.randint(1, 20)
-    right = (rf"(-\infty,{a})\cup[{b},\infty)", rf"[{b},\infty)\cup(-\infty,{a})", rf"(-\infty, {a}) \cup [{b}, +\infty)")
+    right = (
+        rf"(-\infty,{a})\cup[{b},\infty)",
+        rf"[{b},\infty)\cup(-\infty,{a})",
+        rf"(-\infty, {a}) \cup [{b}, +\infty)",
+    )
     return Question(right[0], right, (rf"(-\infty,{a}]\cup[{b},\infty)", rf"(-\infty,{a})\cup[{b + 1},\infty)"))
 
 

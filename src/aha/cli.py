@@ -5,6 +5,7 @@ aha run RECIPE       run what is missing, evaluate, report
 aha eval RECIPE      only the evaluations
 aha report RUN       write the report of a run directory again
 aha bench RUN        how fast it was, against what the machine can do
+aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
 aha recipes          the shipped recipes, and what to expect of them
 aha rewards          the rewards a recipe can name; write, check and use one (cli_rewards.py)
 aha rescore RUN      its rollouts under another reward (cli_rewards.py)
@@ -133,6 +134,21 @@ def bench(
 def _figure(name: str, value: float) -> str:
     words = name.replace("_", " ")
     return f"{words} {value:.1%}" if "share" in name else f"{words} {value:,.1f}"
+
+
+@app.command(name="bench-rewards")
+def bench_rewards() -> None:
+    """Measure how answers are verified.
+
+    Easy and hard answers, judged by our worker processes, by TRL's accuracy_reward and by a loop over math-verify.
+    """
+    table = Table("answers", "grader", "answers/s", "times serial", "right verdicts", box=None, pad_edge=False)
+    for kind, graders in pipeline.measure_rewards().items():
+        serial = graders["math-verify, serial"]["answers_per_second"]
+        for name, found in graders.items():
+            speed = found["answers_per_second"]
+            table.add_row(kind, name, f"{speed:,.0f}", f"{speed / serial:.1f}", f"{found['right']:.1%}")
+    console.print(table)
 
 
 @app.command()

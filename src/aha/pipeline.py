@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,20 @@ def measure_speed(root: Path) -> dict[str, Any]:
     if process.returncode != 0:
         raise _failed(process.returncode, root / "bench-failure.json", log, "bench")
     return read_json(root / "bench.json")
+
+
+def measure_rewards() -> dict[str, Any]:
+    """The figures of `aha.bench_rewards`, measured in a process of its own: TRL imports torch. Raises StageError."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures, log = Path(folder) / "figures.json", Path(folder) / "log.txt"
+        process = launch.start([sys.executable, "-m", "aha.bench_rewards", str(figures)], log)
+        try:
+            process.wait()
+        finally:
+            launch.kill(process)
+        if process.returncode != 0:
+            raise _failed(process.returncode, Path(folder) / "failure.json", log, "bench-rewards")
+        return read_json(figures)
 
 
 def _stage(plan: Plan, run: RunDir, stage: StagePlan) -> Iterator[Event]:

@@ -13,7 +13,16 @@ from collections.abc import Callable
 
 from aha.types import Completion
 
-TOWERS = ["9^{9^{9^{9}}}", "9**9**9**9", "(9**9)**9**9", "10^{10^{100}}", "((9!)!)!", "99999!", "1e999999999", "-1e-999999"]
+TOWERS = [
+    "9^{9^{9^{9}}}",
+    "9**9**9**9",
+    "(9**9)**9**9",
+    "10^{10^{100}}",
+    "((9!)!)!",
+    "99999!",
+    "1e999999999",
+    "-1e-999999",
+]
 FORMULAS = [
     *TOWERS, r"\binom{10^9}{10^8}", r"\sum_{k=1}^{10^9} k^k", r"\prod_{k=1}^{99999} k", r"\sqrt{" * 60 + "9" + "}" * 60,
     r"\int_0^9 x^{x^{x^x}}dx", r"\sin(\exp(\exp(\exp(99))))", r"\frac{9}{0}", r"\frac{0}{0}", r"\infty-\infty", "99-" * 400,
@@ -81,17 +90,23 @@ def _tags(rng: random.Random) -> str:
 
 
 def _json_bomb(rng: random.Random) -> str:
-    bomb = rng.choice(["[" * 20_000, '{"a":' * 5_000, "[" * 500 + "]" * 500, json.dumps({"a": "9" * 50_000}), "1" * 50_000])
+    bomb = rng.choice(
+        ["[" * 20_000, '{"a":' * 5_000, "[" * 500 + "]" * 500, json.dumps({"a": "9" * 50_000}), "1" * 50_000]
+    )
     return rng.choice([bomb, f"<answer>{bomb}</answer>", f"```json\n{bomb}\n```", f"```python\n{bomb}\n```"])
 
 
 def _code(rng: random.Random) -> str:
-    program = rng.choice(["while True: pass", "print(" * 3_000, "import os\nos._exit(0)", "x = 9**9**9**9", "def f(): f()\nf()"])
+    program = rng.choice(
+        ["while True: pass", "print(" * 3_000, "import os\nos._exit(0)", "x = 9**9**9**9", "def f(): f()\nf()"]
+    )
     return f"```python\n{program}\n```"
 
 
 def _only_thought(rng: random.Random) -> str:
-    answer = rng.choice([r"\boxed{5}", "<answer>A</answer>", "The answer is 5.", r"\boxed{\frac{1}{2}}", "<answer>3+4+5</answer>"])
+    answer = rng.choice(
+        [r"\boxed{5}", "<answer>A</answer>", "The answer is 5.", r"\boxed{\frac{1}{2}}", "<answer>3+4+5</answer>"]
+    )
     return rng.choice([f"<think>{answer}</think>", f"<think>{answer}", f"<think>a</think>b<think>{answer}"])
 
 

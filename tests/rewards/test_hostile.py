@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hostile import hostile_completion
+from rewards.hostile import hostile_completion
 
 from aha.recipe.reward_files import reward_names
 from aha.rewards.contract import Problem
