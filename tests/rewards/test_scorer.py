@@ -130,7 +130,7 @@ def test_a_verdict_that_is_withheld_is_no_failure(tmp_path: Path) -> None:
     with Scorer({str(path): 1.0, "think_format": 1.0}, failure_budget=0.0) as scorer:
         judged = score(scorer, ["a"] * 30)
     assert {each.total for each in judged} == {None}
-    assert set(reasons(judged, str(path))) == {"not my field"}
+    assert set(reasons(judged, path.stem)) == {"not my field"}
 
 
 def test_a_reward_of_weight_zero_is_watched_only(poison: str) -> None:

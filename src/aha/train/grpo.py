@@ -108,7 +108,7 @@ class Judge:
     def __init__(self, scorer: Scorer, problems: Sequence[Problem], group_size: int, end_ids: set[int], chat: Chat):
         self._scorer = scorer
         self._problems = problems
-        self._group_size = group_size
+        self.group_size = group_size
         self._end_ids = end_ids
         self._chat = chat
         self.last: list[tuple[Problem, Completion, Judged]] = []
@@ -129,7 +129,7 @@ class Judge:
             )
             for messages, ids in zip(completions, completion_ids, strict=True)
         ]
-        judged = self._scorer.score(answers, problems, self._group_size)
+        judged = self._scorer.score(answers, problems, self.group_size)
         self.last = list(zip(problems, answers, judged, strict=True))
         self.seconds = time.perf_counter() - began
         return [one.total for one in judged]
@@ -193,9 +193,7 @@ class GroupTrainer(Sealed, GRPOTrainer):
             metrics[f"reward/{name}"].append(sum(known) / len(known) if known else float("nan"))
         if self.multi_objective_aggregation == "normalize_then_sum":  # TRL looks at the batch here, not at the groups
             judged = [judged for _, _, judged in self.judge.last]
-            metrics["frac_reward_zero_std"][-1] = _without_signal(
-                judged, list(self.reward_func_names), self.num_generations
-            )
+            metrics["frac_reward_zero_std"][-1] = _without_signal(judged, self.reward_func_names, self.judge.group_size)
         missing = sum(judged.total is None for _, _, judged in self.judge.last)
         metrics["unjudged"].append(missing)
         metrics["seconds/rollout"].append(self.vllm_generation.seconds)
