@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,21 @@ def test_none_is_not_the_answer_of_a_task_without_a_reference() -> None:
     problem = Problem("q", "", "1", {"dataset": "graph_color", "entry": entry})
     (score,) = load_reward("reasoning_gym", {}).score_group([Completion("<answer>None</answer>")], problem)
     assert score.value != 1.0
+
+
+EVALUATED = ["countdown", "puzzle24", "spiral_matrix", "binary_matrix", "n_queens", "simple_integration"]
+
+
+@pytest.mark.parametrize("task", EVALUATED)
+def test_an_answer_is_never_run_as_python(task: str, tmp_path: Path) -> None:
+    """The verifiers of these tasks `eval` what they are given."""
+    asked, trace = problem(task), tmp_path / "ran"
+    for answer in (f"[__import__('pathlib').Path({str(trace)!r}).touch()]", f"open({str(trace)!r}, 'w')", "9**9**9**9"):
+        assert judge(answer, asked).value == 0.0
+    assert not trace.exists()
+    assert asked.meta["entry"]["answer"] is None or judge(asked.answer, asked).value == 1.0
+
+
+def test_an_answer_that_the_verifier_cannot_read_is_wrong() -> None:
+    score = judge("two times three", problem("prime_factorization"))
+    assert score.value == 0.0 and "prime_factorization" in score.reason
