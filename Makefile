@@ -5,7 +5,7 @@ RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 RECIPE ?= recipes/tiny.yaml
 OVERRIDES ?=
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards $(RECIPES)
+.PHONY: help setup demo test check plan run eval report doctor bench recipes rewards $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,6 +35,9 @@ $(RECIPES): setup
 
 report: setup  ## write the report of RUN=runs/x again
 	@$(AHA) report $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
+
+doctor: setup  ## what is wrong with RUN=runs/x, and which recipe line to change; exit code 3 if something is
+	@$(AHA) doctor $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
 
 bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 	@$(AHA) bench $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))

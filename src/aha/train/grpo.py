@@ -27,6 +27,7 @@ from aha.recipe.schema import Grpo, Recipe
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import write_jsonl
 from aha.seeds import seed_of
+from aha.train.finite import Finite
 from aha.train.lora import lora_config
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Completion, Problem
@@ -123,8 +124,8 @@ class Judge:
         return [one.total for one in judged]
 
 
-class GroupTrainer(Sealed, GRPOTrainer):
-    """TRL's GRPOTrainer with sealed checkpoints and a record of every rollout."""
+class GroupTrainer(Finite, Sealed, GRPOTrainer):
+    """TRL's GRPOTrainer with finite steps, sealed checkpoints and a record of every rollout."""
 
     judge: Judge
     rollouts: Path
