@@ -241,12 +241,10 @@ def main() -> None:
     """Errors that a person can act on come without a traceback, with an exit code of their own."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        app(standalone_mode=False, prog_name="aha")
+        sys.exit(app(standalone_mode=False, prog_name="aha"))  # the code of typer.Exit, else None
     except AhaError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:

@@ -47,16 +47,21 @@ def truncation_starved(evidence: Evidence) -> Diagnoses:
         for row in evidence.rollouts
         if row.get("truncated") is False and (length := number(row.get("tokens"))) is not None
     )
-    ended = f"; of those that ended by themselves, 95 % did within {lengths[int(0.95 * (len(lengths) - 1))]:.0f} tokens"
-    none = "; none ended by itself" if evidence.rollouts else ""
     yield Diagnosis(
         "truncation-starved",
         "severe" if mean(points) >= MOSTLY_CUT_OFF else "warn",
         f"{mean(points):.0%} of the completions were cut off at {limit} tokens, {_steps(points)}"
-        + (ended if lengths else none),
+        + (_ended(lengths) if evidence.rollouts else ""),
         ("grpo", "rollout", "max_tokens"),
         _longer(evidence, limit) + ("" if lengths else "; and see that the stage before teaches the model to stop"),
     )
+
+
+def _ended(lengths: list[float]) -> str:
+    """How long the completions were that ended by themselves."""
+    if not lengths:
+        return "; none ended by itself"
+    return f"; of those that ended by themselves, 95 % did within {lengths[int(0.95 * (len(lengths) - 1))]:.0f} tokens"
 
 
 def _longer(evidence: Evidence, limit: int) -> str:

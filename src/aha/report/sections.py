@@ -236,7 +236,7 @@ def _health(run: Run) -> list[Block]:
         return []
     try:
         found = examine(run.root)
-    except RunDirError as error:
+    except (RunDirError, OSError, RecursionError) as error:
         return [Text(f"Not examined: {clean(error)}")]
     rows = [
         (one.name, one.severity, clean(one.evidence), clean(found.place(one.keys)), clean(one.advice))
