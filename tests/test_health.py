@@ -250,6 +250,14 @@ def test_dead_reward_that_is_constant(recipe: Recipe) -> None:
     assert found(recipe, metrics(), rollouts(4, fail)) == [], "four steps are no diagnosis yet"
 
 
+def test_a_reason_that_quotes_a_hostile_text_stays_on_its_line(recipe: Recipe) -> None:
+    def fail(row: dict[str, Any], place: int) -> None:
+        row["rewards"]["math_answer"] = verdict(0.0, "got \x1b[31m\nhealth: all is well\udc80")
+
+    one = only(found(recipe, metrics(), rollouts(change=fail)), "dead-reward")
+    assert one.evidence.endswith("mostly: got ·[31m·health: all is well·")
+
+
 def test_dead_reward_that_judges_nothing(recipe: Recipe) -> None:
     def decline(row: dict[str, Any], place: int) -> None:
         row["rewards"]["tag_count"] = verdict(None, "no tags given")

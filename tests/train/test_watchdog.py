@@ -73,3 +73,14 @@ def test_stop_leaves_a_run_with_a_mild_finding_alone(tmp_path: Path) -> None:
 
 def test_a_healthy_run_hears_nothing(tmp_path: Path) -> None:
     assert watched(tmp_path, "stop", 0.1)[:2] == (40, [])
+
+
+def test_a_watchdog_that_cannot_read_says_so_and_lets_the_run_go_on(tmp_path: Path) -> None:
+    _, _, dog, _ = watched(tmp_path, "stop", 0.1, steps=4)
+    said: list[str] = []
+    dog._say = said.append
+    (tmp_path / "run/3-grpo/metrics.jsonl").write_text("{\n{}\n")
+    control = TrainerControl()
+    dog.on_log(ARGS, TrainerState(max_steps=40, global_step=5, is_world_process_zero=True), control, {})
+    assert not control.should_training_stop
+    assert len(said) == 1 and "not examined" in said[0] and "metrics.jsonl:1 is damaged" in said[0]

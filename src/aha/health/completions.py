@@ -11,9 +11,9 @@ from aha.health.evidence import LATELY, Diagnosis, Evidence, Row, number, span
 
 Diagnoses = Iterator[Diagnosis]
 
-SAME = 0.1
-"""Share of a group that differs from the rest of it, 0 when all its completions are one text. Ours: at 0.1 a group of
-eight holds fewer than two texts, and there is nothing to compare."""
+SAME = 0.05
+"""Share of a group that differs from the rest of it, 0 when all its completions are one text. Ours: at 0.05 two groups
+of eight in three are one text, and there is nothing to compare."""
 FULL = 1.0
 """Full marks of a reward that grades outcomes."""
 ANSWERS, SUSPECTS = 3, 0.02

@@ -163,7 +163,8 @@ class Evidence:
         """The reason it gave most often, for verdicts with or without a value."""
         verdicts = [_verdict(row, reward) for row in self.rollouts]
         texts = [str(one.get("reason", "")) for one in verdicts if (number(one.get("value")) is not None) == judged]
-        return statistics.mode(texts)[:120] if texts else ""
+        most = statistics.mode(texts)[:120] if texts else ""
+        return "".join(sign if sign.isprintable() else "·" for sign in most)  # it may quote a hostile completion
 
     @cached_property
     def groups(self) -> list[list[Row]]:
