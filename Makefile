@@ -8,7 +8,7 @@ OVERRIDES ?=
 NAME :=
 DATA :=
 
-.PHONY: help setup demo test check plan run eval report bench bench-rewards recipes rewards reward reward-check $(RECIPES)
+.PHONY: help setup demo test check plan run eval report doctor bench bench-rewards recipes rewards reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,9 @@ $(RECIPES): setup
 
 report: setup  ## write the report of RUN=runs/x again
 	@$(AHA) report $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
+
+doctor: setup  ## what is wrong with RUN=runs/x, and which recipe line to change; exit code 3 if something is
+	@$(AHA) doctor $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
 
 bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 	@$(AHA) bench $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))

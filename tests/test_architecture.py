@@ -35,9 +35,16 @@ HOUSE = SOURCE / "aha"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "seeds"),
     ("recipe", "rundir", "metrics", "environment", "child"),
-    ("data", "rewards", "models"),
+    ("data", "rewards", "models", "health"),
     ("train", "rollout", "handoff"),
-    ("stages", "evals", "report", "bench", "bench_rewards", "reward_kit"),  # reward_kit joins data and rewards, as a stage does
+    (
+        "stages",
+        "evals",
+        "report",
+        "bench",
+        "bench_rewards",
+        "reward_kit",
+    ),  # reward_kit joins data and rewards, as a stage does
     ("pipeline", "launch"),
     ("cli", "cli_rewards", "watch", "terminal"),
 )
@@ -57,7 +64,7 @@ BESIDE = {
 """Who may import a neighbour on the same floor."""
 
 NARROWER = {
-    "report": {"errors", "types", "rundir", "metrics"},  # it reads files only
+    "report": {"errors", "types", "rundir", "metrics", "health"},  # it reads files only
     "handoff": {"errors", "types", "recipe", "rundir", "data", "models"},  # a checkpoint with its chat format
 }
 """Rooms that may import less than their floor allows."""
@@ -259,6 +266,7 @@ def test_no_torch_where_plans_are_made() -> None:
         "terminal",
         "report",
         "reward_kit",
+        "health",
     }
     heavy = {"torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "liger_kernel"}
     broken = [

@@ -4,6 +4,7 @@ aha plan RECIPE      what would run, on what, in how many steps
 aha run RECIPE       run what is missing, evaluate, report
 aha eval RECIPE      only the evaluations
 aha report RUN       write the report of a run directory again
+aha doctor RUN       what is wrong with a run, and which line of the recipe to change
 aha bench RUN        how fast it was, against what the machine can do
 aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
 aha recipes          the shipped recipes, and what to expect of them
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from aha import __version__, cli_rewards, pipeline
 from aha.errors import AhaError, Mistake, RecipeError
+from aha.health import examine
 from aha.recipe import Plan, Recipe, Row, describe, foretell, hardware_overrides, load_recipe
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.wording import duration
@@ -31,6 +33,9 @@ from aha.rundir import STAGES, read_object
 from aha.terminal import console, errors
 from aha.terminal import say as _say
 from aha.watch import watch
+
+DIAGNOSED = 3
+"""The exit code of `aha doctor` when it found something: 1 and 2 are taken by errors."""
 
 app = typer.Typer(
     name="aha",
@@ -110,6 +115,30 @@ def report(
     The run may be finished or not: report.md and report.html say what is missing.
     """
     console.print(str(write_report(run_dir)), soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    run_dir: Annotated[Path, typer.Argument(help="a run directory, finished or at work", metavar="RUN")],
+) -> None:
+    """Say what is wrong with a run.
+
+    Each diagnosis comes with its evidence, and with the recipe line to change. Exit code 0: nothing found; 3: at least one
+    diagnosis; 1: no run that can be read. The same rules speak during the run (grpo.health: warn, stop or off).
+    """
+    found = examine(run_dir)
+    _say(f"{run_dir}: {found.looked_at}")
+    for one in found.diagnoses:
+        console.print()
+        _say(f"{one.severity:<8} {one.name}", style="bold")
+        for line in (one.evidence, found.place(one.keys), one.advice):
+            _say(" " * 9 + line, indent=11)
+    console.print()
+    for note in found.notes:
+        _say(f"note     {note}", indent=9)
+    if found.diagnoses:
+        raise typer.Exit(DIAGNOSED)
+    _say("nothing found")
 
 
 @app.command()
@@ -219,12 +248,10 @@ def main() -> None:
     """Errors that a person can act on come without a traceback, with an exit code of their own."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        app(standalone_mode=False, prog_name="aha")
+        sys.exit(app(standalone_mode=False, prog_name="aha"))  # the code of typer.Exit, else None
     except AhaError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:

@@ -21,7 +21,13 @@ from aha.recipe.document import Document, Dumper, read_document
 from aha.recipe.explain import block_at, explain, nothing_in
 from aha.recipe.schema import Recipe
 
-DOES_NOT_CHANGE_THE_RUN: Any = {"name": True, "expect": True, "tracking": True, "hardware": {"gpu"}}
+DOES_NOT_CHANGE_THE_RUN: dict[str, Any] = {
+    "name": True,
+    "expect": True,
+    "tracking": True,
+    "hardware": {"gpu"},
+    "grpo": {"health"},
+}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -42,7 +48,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 over everything in a recipe that changes what is computed: not its name, promises, tracking or kind of GPU."""
+    """SHA-256 over everything in a recipe that changes what is computed: not its name, promises, tracking or watchdog."""
     return hash_of(recipe.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_RUN))
 
 

@@ -21,7 +21,7 @@ from aha.recipe.batch import (
 )
 from aha.recipe.estimate import Prediction, predict
 from aha.recipe.hardware import machine_of
-from aha.recipe.load import hash_of
+from aha.recipe.load import DOES_NOT_CHANGE_THE_RUN, hash_of
 from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe, asked_of
 from aha.rundir import STAGES, RunDir, read_object
 
@@ -137,8 +137,8 @@ def _save_every(stage: Stage, steps: int | None) -> int | None:
 
 def _inputs_hash(recipe: Recipe, name: str, parent: StagePlan | None) -> str:
     """Over everything that the stage's result depends on, its ancestors included."""
-    kept = {name, "model", "chat", "kernels", "hardware", "seed"}
-    inputs = recipe.model_dump(mode="json", include=kept, exclude={"hardware": {"gpu"}})
+    included = {name, "model", "chat", "kernels", "hardware", "seed"}
+    inputs = recipe.model_dump(mode="json", include=included, exclude=DOES_NOT_CHANGE_THE_RUN)
     return hash_of({**inputs, "parent": parent.inputs_hash if parent else None})
 
 

@@ -237,6 +237,10 @@ class Grpo(Optimizer):
     warmup: Share = 0.0
     reward_deadline: PositiveFloat = Field(default=5.0, description="seconds per completion")
     reward_workers: Count = 2
+    health: Literal["warn", "stop", "off"] = Field(
+        default="warn",
+        description="what to do when the run looks unsound; stop saves first, and acts on severe findings",
+    )
     reward_failures: Share = Field(
         default=0.05, description="share of completions a reward may fail to judge before the run stops"
     )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from aha.errors import RunDirError
+from aha.health import examine
 from aha.report.blocks import Block, Bullets, Figure, Folded, Report, Sample, Samples, Section, Table, Text
 from aha.report.plots import phases
 from aha.report.read import LABELS, Run, Stage, clean, estimate, listing, mapping, number
@@ -54,6 +56,7 @@ def build_report(run: Run, figures: Figures) -> Report:
         Section("Accuracy", _accuracy(run, figures)),
         Section("Reward and length", _reward(run, figures)),
         Section("What it writes", _completions(run)),
+        Section("Health", _health(run)),
         Section("Is the training sound?", _soundness(run, figures)),
         Section("Loss", _figures(figures, "loss", "No stage has logged a loss.")),
         Section("Time and speed", _times(run, figures)),
@@ -227,6 +230,23 @@ def _story_title(story: Story) -> str:
         if story.same_problem
         else "Problems that are alike (none came up twice at these steps)"
     )
+
+
+def _health(run: Run) -> list[Block]:
+    """The diagnoses of `aha doctor`."""
+    if "3-grpo" not in run.stages:
+        return []
+    try:
+        found = examine(run.root)
+    except (RunDirError, OSError, RecursionError) as error:
+        return [Text(f"Not examined: {clean(error)}")]
+    rows = [
+        (one.name, one.severity, clean(one.evidence), clean(found.place(one.keys)), clean(one.advice))
+        for one in found.diagnoses
+    ]
+    columns = ("diagnosis", "severity", "evidence", "line to change", "how")
+    told: Block = Table(columns, rows, words=5) if rows else Text(f"Nothing was found in {found.looked_at}.")
+    return [told, *([Bullets([clean(note) for note in found.notes])] if found.notes else [])]
 
 
 def _soundness(run: Run, figures: Figures) -> list[Block]:

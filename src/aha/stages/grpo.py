@@ -21,6 +21,7 @@ from aha.stages.context import Context
 from aha.train.grpo import Policy, make_grpo_trainer
 from aha.train.lora import merged
 from aha.train.trainer import mixed_bf16
+from aha.train.watchdog import Watchdog
 from aha.types import Problem
 
 
@@ -55,6 +56,8 @@ def run(context: Context) -> None:
             kernels,
             resume_step,
         )
+        if block.health != "off":
+            trainer.add_callback(Watchdog(context.folder, recipe, context.say))
         gc.collect()
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -28,6 +28,7 @@ from aha.recipe.schema import Chat, Grpo, Recipe
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import write_jsonl
 from aha.seeds import seed_of
+from aha.train.finite import Finite
 from aha.train.lora import lora_config
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Completion, Problem
@@ -152,8 +153,8 @@ class Judge:
         return read
 
 
-class GroupTrainer(Sealed, GRPOTrainer):
-    """TRL's GRPOTrainer with sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
+class GroupTrainer(Finite, Sealed, GRPOTrainer):
+    """TRL's GRPOTrainer with finite steps, sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
     judge: Judge
     rollouts: Path

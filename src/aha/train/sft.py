@@ -18,12 +18,13 @@ from aha.metrics import MetricsWriter
 from aha.models.kernels import Kernels, verify
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Cpt, Distill, Recipe
+from aha.train.finite import Finite
 from aha.train.lora import lora_config
 from aha.train.trainer import Journal, Sealed, arguments
 
 
-class SupervisedTrainer(Sealed, SFTTrainer):
-    """TRL's SFTTrainer with sealed checkpoints."""
+class SupervisedTrainer(Finite, Sealed, SFTTrainer):
+    """TRL's SFTTrainer with finite steps and sealed checkpoints."""
 
 
 def make_sft_trainer(

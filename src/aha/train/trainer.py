@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import signal
@@ -130,7 +129,7 @@ class Sealed:
 
 
 class Journal(TrainerCallback):
-    """Writes metrics.jsonl, stops on the first non-finite loss, and turns SIGTERM into a checkpoint and an exit."""
+    """Writes metrics.jsonl, and turns SIGTERM into a checkpoint and an exit."""
 
     def __init__(
         self,
@@ -165,11 +164,6 @@ class Journal(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
-        for name in ("loss", "grad_norm"):
-            if name in logs and not math.isfinite(float(logs[name])):
-                raise StageError(
-                    f"{name} is {logs[name]} at step {state.global_step}: stopped; the last checkpoint is from before it"
-                )
         self.tokens = self._tokens(state.global_step, logs)
         then, before = self._since
         self._since = (time.time(), self.tokens)
