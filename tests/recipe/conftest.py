@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (rewards / f"{name}.py").write_text("raise RuntimeError('checking a recipe imported a reward')\n")
     monkeypatch.delenv("AHA_REWARD_FNS", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def every_tracker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers are not part of the setup, and a plan looks for the one that it names."""
+    monkeypatch.setattr("aha.recipe.check.importlib.util.find_spec", lambda name: ModuleSpec(name, None))
 
 
 Load = Callable[..., Recipe]

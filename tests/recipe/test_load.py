@@ -322,6 +322,7 @@ def test_dump_is_plain_yaml(load: Load) -> None:
     assert yaml.safe_load(dump_recipe(load()))["grpo"]["steps"] == 80
 
 
+@pytest.mark.usefixtures("every_tracker_is_installed")
 def test_hash_follows_what_is_computed(load: Load) -> None:
     recipe = load()
     assert recipe_hash(load("steps: 80", "steps: 81")) != recipe_hash(recipe)

@@ -133,6 +133,7 @@ def test_what_is_finished_is_skipped(plan: Planner) -> None:
     assert plan().stages[0].why == "finished, and its inputs are the same"
 
 
+@pytest.mark.usefixtures("every_tracker_is_installed")
 def test_a_changed_stage_runs_again_with_those_behind_it(plan: Planner) -> None:
     for stage in plan().stages:
         finish(stage)
