@@ -51,7 +51,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def every_tracker_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trackers are not part of the setup, and a plan looks for the one that it names."""
-    monkeypatch.setattr("aha.recipe.check.importlib.util.find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
 
 
 Load = Callable[..., Recipe]
