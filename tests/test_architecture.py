@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "rewards", "models"),
     ("train", "rollout", "handoff"),
     ("stages", "evals", "report", "bench"),
-    ("pipeline", "launch"),
+    ("pipeline", "launch", "slurm"),
     ("cli", "watch"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -48,6 +48,8 @@ BESIDE = {
     ("child", "rundir"),  # what went wrong is a file of the run directory
     ("metrics", "rundir"),  # metrics are lines of a file, written as all files are
     ("pipeline", "launch"),
+    ("slurm", "pipeline"),  # a run is claimed as it is when it runs here
+    ("slurm", "launch"),
     ("cli", "watch"),
 }
 """Who may import a neighbour on the same floor."""
@@ -241,7 +243,7 @@ def only_types(one: Import) -> bool:
 
 
 def test_no_torch_where_plans_are_made() -> None:
-    light = {*FLOORS[0], *FLOORS[1], "pipeline", "launch", "cli", "watch", "report"}
+    light = {*FLOORS[0], *FLOORS[1], "pipeline", "launch", "slurm", "cli", "watch", "report"}
     heavy = {"torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "liger_kernel"}
     broken = [
         f"{one.where} imports {one.target}"
@@ -376,7 +378,7 @@ def test_nothing_of_one_machine_is_written_down() -> None:
 
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8") if (ROOT / "CONTRIBUTING.md").is_file() else ""
-MAKE_VARIABLES = {"RECIPE", "RUN", "OVERRIDES", "PYTHON"}
+MAKE_VARIABLES = {"RECIPE", "RUN", "OVERRIDES", "PYTHON", "CLUSTER"}
 
 
 def code_of(markdown: str) -> str:
