@@ -4,14 +4,15 @@ AHA := .venv/bin/aha
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 RECIPE ?= recipes/tiny.yaml
 OVERRIDES ?=
+CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval report bench recipes rewards $(RECIPES)
+.PHONY: help setup demo test check plan run eval submit status logs cancel report bench recipes rewards $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z -]*:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 	@echo "Recipes: $(RECIPES)"
-	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x'
+	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x  CLUSTER=site.yaml'
 
 setup:  ## make .venv: the CUDA set where there is an NVIDIA GPU, the CPU set elsewhere
 	@$(PYTHON) -I src/aha/install.py
@@ -29,6 +30,15 @@ check: setup  ## ruff, types, architecture
 
 plan run eval: setup  ## plan | run | eval RECIPE=recipes/x.yaml
 	@$(AHA) $@ $(RECIPE) $(OVERRIDES)
+
+submit: setup  ## give RECIPE=recipes/x.yaml to Slurm; CLUSTER=site.yaml is the site file (slurm/README.md)
+	@$(AHA) submit $(RECIPE) --cluster $(CLUSTER) $(OVERRIDES)
+
+status: setup  ## where RUN=runs/x stands, or every run
+	@$(AHA) status $(or $(RUN),--all)
+
+logs cancel: setup  ## what the jobs of RUN=runs/x say | end them
+	@$(AHA) $@ $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
 
 $(RECIPES): setup
 	@$(AHA) run recipes/$@.yaml $(OVERRIDES)

@@ -21,6 +21,7 @@ set -u
 
 # --- the work, in the background so that this shell hears signals ---
 work=
+# shellcheck disable=SC2317  # the traps call it
 pass_on() {
   say "SIG$1: the work finishes its step and saves"
   [[ -z $work ]] || kill -s "$1" "$work" 2>/dev/null || true

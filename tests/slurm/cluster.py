@@ -67,6 +67,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 SlurmdTimeout=15
 KillWait=10
+MinJobAge=3600
 JobRequeue=1
 GresTypes=gpu
 DefMemPerCPU=1000

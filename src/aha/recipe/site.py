@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from aha.errors import RecipeError
@@ -35,6 +35,11 @@ def _quotable(value: str) -> str:
     return value
 
 
+def _text(value: Any) -> Any:
+    """`HF_HUB_OFFLINE: 1` is how people write it."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _directive(value: str) -> str:
     if not value.startswith("-") or "\n" in value:
         raise _refuse("an option of sbatch, for example --constraint=h100")
@@ -42,10 +47,10 @@ def _directive(value: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
-Word = Annotated[str, Field(pattern=r"^[\w.,:@+/-]+$")]
-Quotable = Annotated[str, AfterValidator(_quotable)]
+Word = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[\w.,:@+/-]+$")]
+Quotable = Annotated[str, BeforeValidator(_text), AfterValidator(_quotable)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-TimeLimit = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
+TimeLimit = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
 
 
 class Container(Block):

@@ -64,10 +64,12 @@ def run_rows(run_dir: Path) -> list[Row]:
         known = {}
         unknown = [Row("slurm", why=str(error))]
     rows = [_stage_row(run_dir, stage, jobs.get(stage.directory), known) for stage in plan.stages]
+    failure: Path | None = run_dir / "eval" / "failure.json"
     for evaluation in plan.evals:
         part = f"eval-{evaluation.after}"
         finished = evaluation.state == "skip"
-        rows.append(_row(part, finished, run_dir / "eval" / "failure.json", jobs.get(part), known))
+        rows.append(_row(part, finished, failure, jobs.get(part), known))
+        failure = failure if finished else None  # they share the file, and the first that is not finished wrote it
     return rows + unknown
 
 
@@ -99,18 +101,18 @@ def _stage_row(run_dir: Path, stage: StagePlan, job: Submitted | None, known: di
     return row._replace(**_progress(folder, running=row.state == "running"))
 
 
-def _row(part: str, finished: bool, failure: Path, job: Submitted | None, known: dict[str, InQueue]) -> Row:
+def _row(part: str, finished: bool, failure: Path | None, job: Submitted | None, known: dict[str, InQueue]) -> Row:
     state, why = _state(finished, failure, job, known.get(job.id) if job else None)
     return Row(part, job.id if job else "", _attempt(job), state, why=why)
 
 
-def _state(finished: bool, failure: Path, job: Submitted | None, found: InQueue | None) -> tuple[str, str]:
+def _state(finished: bool, failure: Path | None, job: Submitted | None, found: InQueue | None) -> tuple[str, str]:
     if found is not None and not found.over:
         reason = REASONS.get(found.reason, found.reason) if found.state == "PENDING" else ""
         return found.state.lower(), reason
     if finished:
         return "finished", ""
-    told = read_object(failure)
+    told = read_object(failure) if failure else None
     if found is not None and found.state == "CANCELLED" and not (job and Path(job.log).exists()):
         return "not started", REASONS.get(found.reason, "") if found.reason.startswith("Dep") else "cancelled"
     if told is not None:
