@@ -39,7 +39,9 @@ from aha.rundir import STAGES, read_object
 from aha.watch import watch
 
 WIDEST = 100  # columns: a wider terminal does not make lines easier to read
-GO_ON_LATER = 75  # the exit code for "saved, and the same command goes on": a job's script puts the job back in the queue
+GO_ON_LATER = (
+    75  # the exit code for "saved, and the same command goes on": a job's script puts the job back in the queue
+)
 
 app = typer.Typer(
     name="aha",
@@ -93,7 +95,7 @@ def run(
     overrides: Overrides = None,
     run_dir: RunDirOption = None,
     only: Annotated[
-        Optional[str], typer.Option(help="one stage, which the stages before it are finished for", metavar="STAGE")
+        Optional[str], typer.Option(help="one stage and nothing else, for example distill", metavar="STAGE")
     ] = None,
     torchrun: Annotated[
         Optional[str], typer.Option(help="this node's share of a stage on many: torchrun's options", metavar="OPTIONS")

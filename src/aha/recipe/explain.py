@@ -40,9 +40,7 @@ _EXPECTED = {
 _UNKNOWN, _WRONG, _MISSING = range(3)
 
 
-def explain(
-    error: ValidationError, tree: dict[str, Any], where: Where, root: type[Block] = Recipe
-) -> list[Mistake]:
+def explain(error: ValidationError, tree: dict[str, Any], where: Where, root: type[Block] = Recipe) -> list[Mistake]:
     """One mistake per place, in the order in which they are best read; `root` is the grammar of the file."""
     places: dict[tuple[int, Keys], list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):

@@ -72,11 +72,15 @@ class Site(Block):
     cpus: Count = Field(default=8, description="for each GPU; of the whole job where there is none")
     memory: Word | None = Field(default=None, description="of a node, for example 500G; 0 is all that it has")
     gpu_type: Word | None = Field(default=None, description="where the cluster has several: h100")
-    notice: Count = Field(default=300, description="seconds before the time limit at which a stage saves and goes on later")
+    notice: Count = Field(
+        default=300, description="seconds before the time limit at which a stage saves and goes on later"
+    )
     restarts: Whole = Field(default=20, description="how often a job may be started again, for whatever reason")
     modules: list[Word] = Field(default_factory=list, description="loaded with `module load`")
     container: Container | None = None
-    scratch: Quotable | None = Field(default=None, description="a fast folder on every node, for temporary files and caches")
+    scratch: Quotable | None = Field(
+        default=None, description="a fast folder on every node, for temporary files and caches"
+    )
     environment: dict[Name, Quotable] = Field(default_factory=dict)
     setup: list[Line] = Field(default_factory=list, description="further shell lines before the work")
     directives: list[Annotated[str, AfterValidator(_directive)]] = Field(

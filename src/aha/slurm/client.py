@@ -11,7 +11,17 @@ from aha.errors import SlurmError
 NOT_KNOWN = "Invalid job id specified"
 """What Slurm says of a job that ended some minutes ago: it forgets them."""
 
-OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL", "PREEMPTED"}
+OVER = {
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "DEADLINE",
+    "BOOT_FAIL",
+    "PREEMPTED",
+}
 
 
 class InQueue(NamedTuple):

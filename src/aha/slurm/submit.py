@@ -90,7 +90,9 @@ def _refuse_twice(root: Path) -> None:
     left = _in_queue(recorded(root))
     if left:
         names = ", ".join(f"{job.part} (job {job.id})" for job in left)
-        raise SlurmError(f"{root} is submitted already: {names}. `aha status {root}` shows them, `aha cancel {root}` ends them")
+        raise SlurmError(
+            f"{root} is submitted already: {names}. `aha status {root}` shows them, `aha cancel {root}` ends them"
+        )
 
 
 def _write(root: Path, plan: Plan, job: Job, site: Site) -> Path:
