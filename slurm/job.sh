@@ -21,13 +21,13 @@ set -u
 
 # --- the work, in the background so that this shell hears signals ---
 work=
-# shellcheck disable=SC2317  # the traps call it
-pass_on() {
-  say "SIG$1: the work finishes its step and saves"
-  [[ -z $work ]] || kill -s "$1" "$work" 2>/dev/null || true
+# shellcheck disable=SC2317  # the trap calls it
+save() {
+  say "SIGUSR1: the work finishes its step and saves"
+  [[ -z $work ]] || kill -USR1 "$work" 2>/dev/null || true
 }
-trap 'pass_on USR1' USR1  # the time is nearly up, or somebody preempts: save, and go on later
-trap 'pass_on TERM' TERM  # the job is over: save while there is time
+trap save USR1                             # the time is nearly up, or somebody asks: save, and go on later
+trap 'say "SIGTERM: the work saves"' TERM # Slurm sends it to the work too; this shell stays to see how it ends
 
 @{work} &
 work=$!
@@ -38,6 +38,11 @@ code=0
 wait "$work" || code=$?
 
 # --- how it ended ---
+# SIGTERM while Slurm still calls the job RUNNING is a preemption with time to save; a job that was cancelled, or whose
+# time is up, is not RUNNING any more, and is not brought back.
+if ((code == 130 || code == 143)) && [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+  code=75
+fi
 case $code in
   0) ;; # the work has said so itself; of a lost node srun says 0 too, and Slurm starts the job again
   75 | 138) # 75: saved, go on later. 138: the signal came before anything was there to save

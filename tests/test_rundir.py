@@ -204,6 +204,13 @@ def test_parts_have_locks_of_their_own(tmp_path: Path) -> None:
         pytest.fail("a part beside the whole")
 
 
+def test_a_patient_one_waits_its_turn(tmp_path: Path) -> None:
+    holder = python(HOLD.replace("sys.stdin.readline()", "import time; time.sleep(1)"), tmp_path)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with RunDir(tmp_path).lock("1-cpt", patience=60):
+        assert holder.wait(30) == 0
+
+
 # --- stages and recipe ---------------------------------------------------------------------------------------------
 
 

@@ -347,35 +347,36 @@ def _show_results(planned: Plan) -> None:
         console.print(table)
 
 
-class _GoOnLater:
-    """SIGUSR1 is a scheduler's Ctrl-C. It may come several times, and the stage that saves is asked once."""
+class _Asked:
+    """SIGTERM and SIGUSR1 are a scheduler's Ctrl-C. They may come several times, and the stage that saves is asked once."""
 
     def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGUSR1, self)
+        self.by: int | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self)
 
-    def __call__(self, *_: object) -> None:
-        if not self.asked:
-            self.asked = True
+    def __call__(self, number: int, frame: object) -> None:
+        if self.by is None:
+            self.by = number
             signal.raise_signal(signal.SIGINT)
 
     def exit_code(self, otherwise: int) -> int:
-        return GO_ON_LATER if self.asked and otherwise == pipeline.Stopped.exit_code else otherwise
+        stopped = otherwise == pipeline.Stopped.exit_code
+        return GO_ON_LATER if stopped and self.by == signal.SIGUSR1 else otherwise
 
 
 def main() -> None:
     """Errors that a person can act on come without a traceback, with an exit code of their own."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    later = _GoOnLater()
+    asked = _Asked()
     try:
         app(standalone_mode=False, prog_name="aha")
     except AhaError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(later.exit_code(error.exit_code))
+        sys.exit(asked.exit_code(error.exit_code))
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(later.exit_code(130))
+        sys.exit(asked.exit_code(130))
     except Exception as error:
         show = getattr(error, "show", None)  # click's own usage errors
         if show is None:

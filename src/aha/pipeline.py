@@ -62,10 +62,11 @@ def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
 def opened(plan: Plan, part: str | None = None) -> Iterator[RunDir]:
     """The run directory, locked (whole, or one part of it), claimed for this recipe, and with the plan in it.
 
-    Raises RunDirError when another process is in it, or when it belongs to a different recipe.
+    A part is a job's, and a job does not fail because somebody looks in for a moment. Raises RunDirError when another
+    process is in it, or when it belongs to a different recipe.
     """
     run = RunDir(plan.run_dir)
-    with run.lock(part):
+    with run.lock(part, patience=60.0 if part else 0.0):
         run.claim(dump_recipe(plan.recipe), recipe_hash(plan.recipe))
         write_text(run.root / "plan.json", plan.model_dump_json(indent=1))
         write_json(run.root / "environment.json", describe_environment())

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,16 +52,18 @@ class RunDir:
         write_json(self.stage(stage) / "done.json", facts)
 
     @contextmanager
-    def lock(self, part: str | None = None) -> Iterator[None]:
+    def lock(self, part: str | None = None, patience: float = 0.0) -> Iterator[None]:
         """Keep every other process out, or, with a `part`, those that want the same part or the whole.
 
-        The kernel lets go when this process ends, however it ends. Raises RunDirError when somebody is in there.
+        The kernel lets go when this process ends, however it ends. Raises RunDirError when somebody is in there, and
+        still is after `patience` seconds.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + patience
         with ExitStack() as held:
-            held.enter_context(_locked(self.root / ".lock", self.root, shared=part is not None))
+            held.enter_context(_locked(self.root / ".lock", self.root, until, shared=part is not None))
             if part is not None:
-                held.enter_context(_locked(self.root / f".lock-{part}", self.root / part))
+                held.enter_context(_locked(self.root / f".lock-{part}", self.root / part, until))
             yield
 
     def claim(self, recipe: str, recipe_hash: str) -> None:
@@ -75,22 +78,27 @@ class RunDir:
 
 
 @contextmanager
-def _locked(file: Path, what: Path, shared: bool = False) -> Iterator[None]:
+def _locked(file: Path, what: Path, until: float, shared: bool = False) -> Iterator[None]:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take(descriptor, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        _take(descriptor, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, until)
         yield
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # said out loud: a forked child may still hold the descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, what: Path, kind: int) -> None:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _take(descriptor: int, what: Path, kind: int, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.2)
+                continue
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-        raise RunDirError(f"{what} is in use by {holder}; wait for it, or choose another run directory") from None
+        raise RunDirError(f"{what} is in use by {holder}; wait for it, or choose another run directory")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 

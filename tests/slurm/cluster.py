@@ -72,7 +72,10 @@ JobRequeue=1
 GresTypes=gpu
 DefMemPerCPU=1000
 NodeName=n[1-{nodes}] NodeAddr=10.77.0.1[1-{nodes}] CPUs=64 RealMemory=1000000 Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=gpu Nodes=ALL Default=YES DefaultTime=60 MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=gpu Nodes=ALL Default=YES DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -149,7 +152,7 @@ class Cluster:
         words = self.run("scontrol", "show", "job", "--oneliner", job).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_for(self, job: str, *states: str, seconds: float = 120) -> dict[str, str]:
+    def wait_for(self, job: str, *states: str, seconds: float = 500) -> dict[str, str]:
         """Wait until a job is in one of these states, and has left its nodes unless it runs; fails after `seconds`."""
         deadline = time.monotonic() + seconds
         while (facts := self.facts(job))["JobState"] not in states:

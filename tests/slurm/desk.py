@@ -41,7 +41,7 @@ eval:
   engine: transformers
   when: end
 """
-SITE = "partition: gpu\ntime: 00:30:00\ncpus: 1\nrestarts: 3\n"
+SITE = "partition: gpu\ntime: 00:30:00\ncpus: 1\nrestarts: 2\n"
 
 
 class Desk:

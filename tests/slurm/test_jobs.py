@@ -21,8 +21,8 @@ from slurm.cluster import Cluster
 from slurm.desk import SMALL, THEN, Desk, last_step, wait_until
 
 GPU_RECIPES = [path for path in sorted((ROOT / "recipes").glob("*.yaml")) if "device: cuda" in path.read_text()]
-ELSEWHERE = "n4"
-"""The node of the job that waits for its time limit: its power stays on."""
+ELSEWHERE = ("n3", "n4")
+"""The nodes of two jobs that wait for Slurm: their power stays on."""
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 
@@ -36,8 +36,9 @@ def fingerprint(stage: Path) -> str:
     return json.loads((stage / "done.json").read_text())["checkpoint"]["fingerprint"]
 
 
-def log_of(desk: Desk, script_job: str) -> str:
-    return Path(desk.cluster.facts(script_job)["StdOut"]).read_text()
+def log_of(desk: Desk, job: str) -> str:
+    log = Path(desk.cluster.facts(job)["StdOut"])
+    return log.read_text() if log.exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +52,33 @@ def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[D
     return desk, jobs
 
 
-@pytest.fixture(scope="module")
-def at_the_limit(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
-    """A job that reaches its time limit. Slurm looks at limits twice a minute: it is started early and looked at late."""
-    desk = Desk(cluster, tmp_path_factory.mktemp("limit"))
-    text = """[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 75
-        trap 'echo told; exit 75' USR1; for ((i = 0; i < 1200; i++)); do sleep 0.1; done; exit 3\n"""
-    command = program(desk.folder / "stub.sh", text)
-    (desk.folder / "site.yaml").write_text(
-        f"time: 1\nnotice: 55\nrestarts: 1\ncommand: {command}\ndirectives: [--nodelist={ELSEWHERE}]\n"
-    )
-    run = desk.recipe("limit", SMALL)
+def waiting(desk: Desk, name: str, site: str, stub: str) -> str:
+    """Submit one script whose payload is a stub; returns the job's id."""
+    desk.site(f"command: {program(desk.folder / f'{name}.sh', stub)}\n{site}")
+    run = desk.recipe(name, SMALL)
     (run / "slurm").mkdir(parents=True)
-    return desk, desk.sbatch(desk.scripts("limit.yaml")[0])
+    return desk.sbatch(desk.scripts(f"{name}.yaml")[0])
+
+
+TIRELESS = "for ((i = 0; i < 1200; i++)); do sleep 0.1; done; exit 3\n"
+
+
+@pytest.fixture(scope="module")
+def early(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str, str]:
+    """Two jobs that are started early and looked at late, because Slurm takes its time: it looks at time limits twice a
+    minute, and brings a job back after ten seconds. One reaches its limit, the other is preempted."""
+    desk = Desk(cluster, tmp_path_factory.mktemp("early"))
+    stub = """[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 75\ntrap 'echo told; exit 75' USR1\n""" + TIRELESS
+    limited = waiting(desk, "limited", f"directives: [--nodelist={ELSEWHERE[0]}, --time=1, --signal=B:USR1@55]\n", stub)
+    stub = """case ${SLURM_RESTART_COUNT:-0} in 1) kill -USR1 $$ ;; 2) exit 0 ;; esac\n"""
+    stub += "trap 'echo told; sleep 1; exit 130' TERM\n" + TIRELESS
+    preempted = waiting(desk, "preempted", f"directives: [--nodelist={ELSEWHERE[1]}]\n", stub)
+    cluster.wait_for(preempted, "RUNNING")
+    urgent = ["--partition=urgent", "--exclusive", f"--nodelist={ELSEWHERE[1]}", "--output=/dev/null"]
+    wait_until("the stub listens", lambda: "attempt 1" in log_of(desk, preempted))
+    time.sleep(0.5)
+    cluster.run("sbatch", *urgent, "--wrap=sleep 1")
+    return desk, limited, preempted
 
 
 def stage_process(run: Path) -> int:
@@ -89,16 +104,17 @@ def stop_in_a_save(process: int, stage: Path) -> None:
 
 
 def test_stopped_and_a_power_cut_during_a_save_end_with_the_same_weights(
-    at_the_limit: tuple[Desk, str], whole: tuple[Desk, dict[str, str]], desk: Desk
+    early: tuple[Desk, str, str], whole: tuple[Desk, dict[str, str]], desk: Desk
 ) -> None:
     """SIGUSR1 (what Slurm sends before the end, and scancel for anybody), then a node that is lost while it saves."""
     cluster = desk.cluster
-    desk.site(f"directives: [--exclude={ELSEWHERE}]\n")
+    desk.site(f'directives: ["--exclude={",".join(ELSEWHERE)}"]\n')
     run = desk.recipe("stops", SMALL)
     (job,) = desk.submit("stops").values()
     stage = run / "1-cpt"
     wait_until("the third step", lambda: last_step(stage) >= 3)
     cluster.run("scancel", "--signal=USR1", job)
+    cluster.run("scancel", "--signal=USR1", "--full", job, check=False)  # whoever asks twice means it once
     wait_until("the job is back in the queue", lambda: cluster.facts(job)["Restarts"] == "1")
     waiting = desk.aha("status", "runs/stops").stdout
     assert "comes back after its requeue" in waiting or "running" in waiting, waiting
@@ -113,9 +129,9 @@ def test_stopped_and_a_power_cut_during_a_save_end_with_the_same_weights(
     assert cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED"
     cluster.restore_power(node)
     told = (run / "slurm" / f"1-cpt-{job}.log").read_text()
-    assert f"resuming from step-{saved:06d}" in told.partition("attempt 2 of at most 4")[2]
-    assert f"resuming from {newest}" in told.partition("attempt 3 of at most 4")[2]
-    assert f"attempt 3 of at most 4, on {node}" not in told, "that node is dark"
+    assert f"resuming from step-{saved:06d}" in told.partition("attempt 2 of at most 3")[2]
+    assert f"resuming from {newest}" in told.partition("attempt 3 of at most 3")[2]
+    assert f"attempt 3 of at most 3, on {node}" not in told, "that node is dark"
     assert [json.loads(line)["step"] for line in (stage / "metrics.jsonl").read_text().splitlines()] == list(
         range(1, 41)
     )
@@ -144,7 +160,7 @@ def test_status_logs_and_cancel_of_a_run_that_is_over(whole: tuple[Desk, dict[st
     assert rows["1-cpt"][:5] == ["1-cpt", jobs["1-cpt"], "1", "finished", "40/40"]
     assert rows["eval-2-distill"][1:4] == [jobs["eval-2-distill"], "1", "finished"]
     told = desk.aha("logs", "runs/whole", "1-cpt").stdout
-    assert f"job {jobs['1-cpt']}, attempt 1 of at most 4, on n" in told and "step 40/40" in told
+    assert f"job {jobs['1-cpt']}, attempt 1 of at most 3, on n" in told and "step 40/40" in told
     assert "nothing of it is in the queue" in desk.aha("cancel", "runs/whole").stdout
     assert "nothing is missing" in desk.aha("submit", "whole.yaml").stdout
 
@@ -252,13 +268,39 @@ def test_the_processes_of_two_nodes_find_each_other(desk: Desk) -> None:
     assert log_of(desk, job).count("SUM 3 of 2") == 2
 
 
-# --- last, because it waits for Slurm's clock ----------------------------------------------------------------------
+# --- last, because they wait for Slurm's clock ---------------------------------------------------------------------
 
 
-def test_at_the_time_limit_a_job_is_told_comes_back_and_keeps_to_its_budget(at_the_limit: tuple[Desk, str]) -> None:
-    desk, job = at_the_limit
+def attempts(told: str) -> list[str]:
+    """What a log says of each attempt."""
+    return re.split(r"attempt \d+ of at most \d+", told)[1:]
+
+
+def test_at_the_time_limit_a_job_is_told_comes_back_and_keeps_to_its_budget(early: tuple[Desk, str, str]) -> None:
+    desk, job, _ = early
     assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "FAILED"
-    told = log_of(desk, job)
-    first, again, second = told.partition("attempt 2 of at most 2")
-    assert "attempt 1 of at most 2" in first and "told" in first and "back into the queue for attempt 2" in first
-    assert again and "this was attempt 2 of 2" in second
+    said = attempts(log_of(desk, job))
+    assert "told" in said[0] and all("saved; back into the queue" in one for one in said[:2]) and len(said) == 3
+    assert "saved, but this was attempt 3 of 3" in said[2]
+
+
+def test_a_preempted_job_saves_and_comes_back(early: tuple[Desk, str, str]) -> None:
+    """And one that is told to stop before it can listen comes back too."""
+    desk, _, job = early
+    assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED"
+    said = attempts(log_of(desk, job))
+    assert "told" in said[0] and "SIGTERM" in said[0] and len(said) == 3
+    assert all("saved; back into the queue" in one for one in said[:2])
+
+
+def test_a_cancelled_job_saves_and_does_not_come_back(desk: Desk) -> None:
+    job = waiting(desk, "cancelled", "", "trap 'echo told; sleep 1; exit 130' TERM\n" + TIRELESS)
+    wait_until("the stub listens", lambda: "attempt 1" in log_of(desk, job))
+    time.sleep(0.5)
+    desk.cluster.run("scancel", job)
+    facts = desk.cluster.wait_for(job, *ENDS)
+    wait_until("its script has ended", lambda: "ended with exit code 130" in log_of(desk, job))
+    assert "told" in log_of(desk, job) and (facts["JobState"], desk.cluster.facts(job)["Restarts"]) == (
+        "CANCELLED",
+        "0",
+    )

@@ -48,6 +48,7 @@ def submit(plan: Plan, site: Site) -> list[Submitted]:
     jobs = jobs_of(plan)
     if not jobs:
         return []
+    _refuse_twice(Path(plan.run_dir))  # before the lock: a job of this run that starts now would find it taken
     with pipeline.opened(plan) as run:
         _refuse_twice(run.root)
         scripts = {job.part: _write(run.root, plan, job, site) for job in jobs}
