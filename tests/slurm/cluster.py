@@ -74,7 +74,7 @@ DefMemPerCPU=1000
 NodeName=n[1-{nodes}] NodeAddr=10.77.0.1[1-{nodes}] CPUs=64 RealMemory=1000000 Gres=gpu:{gpus} State=UNKNOWN
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PartitionName=gpu Nodes=ALL Default=YES DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=gpu Nodes=ALL Default=YES DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=ALL DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -256,11 +256,13 @@ class Cluster:
 
     def _wait_until_up(self) -> None:
         def all_serve() -> bool:
-            states = self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).stdout.split()
+            states = self.run(
+                "sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%T", check=False
+            ).stdout.split()
             return len(states) == len(self.nodes) and {"idle", "mixed", "allocated", "completing"}.issuperset(states)
 
         try:
-            _wait("slurmctld and its nodes", all_serve, seconds=60)
+            _wait("slurmctld and its nodes", all_serve, seconds=300)
         except TimeoutError as error:
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in (self.root / "log").iterdir())
             raise TimeoutError(f"{error}\n{logs}") from None

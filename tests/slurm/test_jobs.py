@@ -60,7 +60,7 @@ def waiting(desk: Desk, name: str, site: str, stub: str) -> str:
     return desk.sbatch(desk.scripts(f"{name}.yaml")[0])
 
 
-TIRELESS = "for ((i = 0; i < 1200; i++)); do sleep 0.1; done; exit 3\n"
+TIRELESS = "echo listening; for ((i = 0; i < 1200; i++)); do sleep 0.1; done; exit 3\n"
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,7 @@ def early(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[D
     preempted = waiting(desk, "preempted", f"directives: [--nodelist={ELSEWHERE[1]}]\n", stub)
     cluster.wait_for(preempted, "RUNNING")
     urgent = ["--partition=urgent", "--exclusive", f"--nodelist={ELSEWHERE[1]}", "--output=/dev/null"]
-    wait_until("the stub listens", lambda: "attempt 1" in log_of(desk, preempted))
-    time.sleep(0.5)
+    wait_until("the stub listens", lambda: "listening" in log_of(desk, preempted))
     cluster.run("sbatch", *urgent, "--wrap=sleep 1")
     return desk, limited, preempted
 
@@ -289,14 +288,13 @@ def test_a_preempted_job_saves_and_comes_back(early: tuple[Desk, str, str]) -> N
     desk, _, job = early
     assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED"
     said = attempts(log_of(desk, job))
-    assert "told" in said[0] and "SIGTERM" in said[0] and len(said) == 3
+    assert "told" in said[0] and len(said) == 3
     assert all("saved; back into the queue" in one for one in said[:2])
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(desk: Desk) -> None:
     job = waiting(desk, "cancelled", "", "trap 'echo told; sleep 1; exit 130' TERM\n" + TIRELESS)
-    wait_until("the stub listens", lambda: "attempt 1" in log_of(desk, job))
-    time.sleep(0.5)
+    wait_until("the stub listens", lambda: "listening" in log_of(desk, job))
     desk.cluster.run("scancel", job)
     facts = desk.cluster.wait_for(job, *ENDS)
     wait_until("its script has ended", lambda: "ended with exit code 130" in log_of(desk, job))
