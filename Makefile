@@ -7,14 +7,16 @@ OVERRIDES ?=
 # What a reward is called and tried on; := because some shells have a NAME of their own.
 NAME :=
 DATA :=
+CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval report doctor bench bench-rewards recipes rewards reward reward-check $(RECIPES)
+.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards recipes rewards \\
+	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z -]*:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 	@echo "Recipes: $(RECIPES)"
-	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x'
+	@echo 'Variables: RECIPE=recipes/x.yaml  OVERRIDES="grpo.steps=50 name=longer"  RUN=runs/x  CLUSTER=site.yaml'
 	@echo '           NAME=my_idea  DATA=rows.jsonl (or the name of a recipe)'
 
 setup:  ## make .venv: the CUDA set where there is an NVIDIA GPU, the CPU set elsewhere
@@ -33,6 +35,15 @@ check: setup  ## ruff, types, architecture
 
 plan run eval: setup  ## plan | run | eval RECIPE=recipes/x.yaml
 	@$(AHA) $@ $(RECIPE) $(OVERRIDES)
+
+submit: setup  ## give RECIPE=recipes/x.yaml to Slurm; CLUSTER=site.yaml is the site file (slurm/README.md)
+	@$(AHA) submit $(RECIPE) --cluster $(CLUSTER) $(OVERRIDES)
+
+status: setup  ## where RUN=runs/x stands, or every run
+	@$(AHA) status $(or $(RUN),--all)
+
+logs cancel: setup  ## what the jobs of RUN=runs/x say | end them
+	@$(AHA) $@ $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
 
 $(RECIPES): setup
 	@$(AHA) run recipes/$@.yaml $(OVERRIDES)

@@ -36,6 +36,70 @@ def command(*arguments: object, folder: Path = ROOT, columns: int = 80) -> subpr
     )
 
 
+# --- one part of a run ----------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    for verb, known in (("run", "cpt, distill, grpo"), ("eval", "grpo")):
+        done = command(verb, TINY, "--only", "sft", "--run-dir", tmp_path / "run")
+        assert (done.returncode, done.stdout) == (2, "") and f"one of: {known}" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_does_not_start_before_the_one_it_starts_from(tmp_path: Path) -> None:
+    done = command("run", TINY, "--only", "distill", "--run-dir", tmp_path / "run")
+    assert done.returncode == 1 and "2-distill starts from 1-cpt, which is not finished: not run yet" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_does_not_start_before_what_it_measures(tmp_path: Path) -> None:
+    done = command("eval", TINY, "--only", "grpo", "--run-dir", tmp_path / "run")
+    assert done.returncode == 1 and "measures 1-cpt, 2-distill, 3-grpo, not finished yet" in done.stderr
+
+
+# --- the cluster, where there is none --------------------------------------------------------------------------------
+
+
+def test_submitting_without_a_site_or_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = command("submit", TINY, "--cluster", "nowhere.yaml", "--run-dir", tmp_path / "run")
+    assert done.returncode == 2 and "a site file (.yaml)" in done.stderr
+    monkeypatch.setenv("PATH", str(tmp_path))
+    site = ROOT / "slurm" / "example-plain.yaml"
+    done = command("submit", TINY, "--cluster", site, "--run-dir", tmp_path / "run")
+    assert done.returncode == 1 and "sbatch is not on this machine" in done.stderr, done.stderr
+    for verb in ("cancel", "logs"):
+        done = command(verb, tmp_path / "run")
+        assert done.returncode == 1 and "not submitted" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_several_processes_need_is_written_out_and_not_submitted(tmp_path: Path) -> None:
+    recipe = ROOT / "recipes" / "qwen2.5-1.5b-8gpu.yaml"
+    site = ROOT / "slurm" / "example-plain.yaml"
+    shown = command("submit", recipe, "--cluster", site, "--run-dir", tmp_path / "run", "--dry-run")
+    assert shown.returncode == 0 and "--rdzv-backend=c10d" in shown.stdout and "not submitted yet" in shown.stderr
+    sent = command("submit", recipe, "--cluster", site, "--run-dir", tmp_path / "run")
+    assert sent.returncode == 1 and "planned for 8 processes" in sent.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_status_of_runs_without_slurm(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "tiny"
+    stage = run / "1-cpt"
+    stage.mkdir(parents=True)
+    plan = make_plan(load_recipe(TINY), run, TINY)
+    (run / "plan.json").write_text(plan.model_dump_json())
+    (stage / "metrics.jsonl").write_text('{"step": 3, "time": 1.0, "tokens_per_second": 1234.5, "reward": 0.25}\n')
+    (stage / "config.json").write_text('{"steps": 9}')
+    (stage / "failure.json").write_text('{"exit_code": 1, "message": "loss is nan at step 3"}')
+    done = command("status", "--all", "--folder", tmp_path / "runs", columns=120)
+    rows = {line.split()[0]: line.split(maxsplit=5) for line in done.stdout.splitlines() if line.strip()}
+    assert rows["1-cpt"] == ["1-cpt", "failed", "3/9", "1,234", "0.250", "loss is nan at step 3"], done.stdout
+    assert rows["3-grpo"][1:] == ["not", "run"]
+    nothing = command("status", tmp_path)
+    assert nothing.returncode == 1 and "is not a run directory" in nothing.stderr
+    assert "which run?" in command("status").stderr
+
+
 # --- plan ----------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +222,8 @@ def test_help() -> None:
     overview = command("--help").stdout
     listed = re.findall(r"^  ([\w-]+)  +(\S.*)$", overview.partition("Commands:")[2], re.MULTILINE)
     about_runs = {"plan", "run", "eval", "report", "doctor", "bench", "bench-rewards", "rescore"}
-    assert {name for name, _ in listed} == about_runs | {"recipes", "rewards", "version"}
+    about_jobs = {"submit", "status", "logs", "cancel"}
+    assert {name for name, _ in listed} == about_runs | about_jobs | {"recipes", "rewards", "version"}
     for name, words in listed:
         assert words.endswith("."), f"aha {name}: the first sentence of its docstring is too long for the list: {words}"
         done = command(name, "--help")

@@ -189,6 +189,28 @@ def test_an_error_inside_lets_go(tmp_path: Path) -> None:
         pass
 
 
+def test_parts_have_locks_of_their_own(tmp_path: Path) -> None:
+    """Two jobs work side by side in a run; neither the same part twice, nor the whole beside a part."""
+    root = tmp_path / "run"
+    part = python(HOLD.replace("lock()", "lock('1-cpt')"), root)
+    assert part.stdout is not None and part.stdout.readline() == "held\n"
+    with RunDir(root).lock("eval"):
+        pass
+    for wanted, where in (("1-cpt", "run/1-cpt"), (None, "run")):
+        with pytest.raises(RunDirError, match=rf"{where} is in use by process \d+ on "), RunDir(root).lock(wanted):
+            pytest.fail("two holders")
+    part.communicate("\n")
+    with RunDir(root).lock(), pytest.raises(RunDirError, match="run is in use"), RunDir(root).lock("1-cpt"):
+        pytest.fail("a part beside the whole")
+
+
+def test_a_patient_one_waits_its_turn(tmp_path: Path) -> None:
+    holder = python(HOLD.replace("sys.stdin.readline()", "import time; time.sleep(1)"), tmp_path)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with RunDir(tmp_path).lock("1-cpt", patience=60):
+        assert holder.wait(30) == 0
+
+
 # --- stages and recipe ---------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,10 @@ aha report RUN       write the report of a run directory again
 aha doctor RUN       what is wrong with a run, and which line of the recipe to change
 aha bench RUN        how fast it was, against what the machine can do
 aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
+aha submit RECIPE    give what is missing to Slurm, one job for each stage and evaluation
+aha status RUN       where it stands, and why what waits waits
+aha logs RUN         what its jobs say
+aha cancel RUN       end its jobs
 aha recipes          the shipped recipes, and what to expect of them
 aha rewards          the rewards a recipe can name; write, check and use one (cli_rewards.py)
 aha rescore RUN      its rollouts under another reward (cli_rewards.py)
@@ -17,16 +21,18 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.table import Table
 
-from aha import __version__, cli_rewards, pipeline
-from aha.errors import AhaError, Mistake, RecipeError
+from aha import __version__, cli_rewards, launch, pipeline, slurm
+from aha.errors import AhaError, Mistake, RecipeError, RunDirError, StageError
 from aha.health import examine
 from aha.recipe import Plan, Recipe, Row, describe, foretell, hardware_overrides, load_recipe
+from aha.recipe.site import Site, load_site
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.wording import duration
 from aha.rundir import STAGES, read_object
@@ -36,6 +42,8 @@ from aha.watch import watch
 
 DIAGNOSED = 3
 """The exit code of `aha doctor` when it found something: 1 and 2 are taken by errors."""
+GO_ON_LATER = 75
+"""The exit code for "saved, and the same command goes on": a job's script puts the job back in the queue."""
 
 app = typer.Typer(
     name="aha",
@@ -55,6 +63,7 @@ Overrides = Annotated[
 RunDirOption = Annotated[
     Optional[Path], typer.Option("--run-dir", help="where the run lives; runs/NAME if not given", metavar="RUN")
 ]
+SubmittedRun = Annotated[Path, typer.Argument(help="a run directory, for example runs/tiny", metavar="RUN")]
 
 
 def _plan(path: Path, overrides: list[str] | None, run_dir: Path | None) -> Plan:
@@ -87,23 +96,151 @@ def plan(
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, run_dir: RunDirOption = None) -> None:
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    run_dir: RunDirOption = None,
+    only: Annotated[
+        Optional[str], typer.Option(help="one stage and nothing else, for example distill", metavar="STAGE")
+    ] = None,
+    torchrun: Annotated[
+        Optional[str], typer.Option(help="this node's share of a stage on many: torchrun's options", metavar="OPTIONS")
+    ] = None,
+) -> None:
     """Run what is missing, and report.
 
-    Ctrl-C stops after the step it is in and saves; the same command goes on from there.
+    Ctrl-C stops after the step it is in and saves; the same command goes on from there. SIGUSR1 does the same and
+    exits with 75, for schedulers: saved, go on later.
     """
     planned = _plan(recipe, overrides, run_dir)
-    _show_plan(planned)
-    watch(pipeline.execute(planned), console)
-    _show_results(planned)
+    if only is None:
+        _show_plan(planned)
+        watch(pipeline.execute(planned), console)
+        _show_results(planned)
+    else:
+        _choose("--only", only, [stage.name for stage in planned.stages])
+        watch(pipeline.execute_stage(planned, only, torchrun), console)
 
 
 @app.command(name="eval")
-def evaluate(recipe: RecipePath, overrides: Overrides = None, run_dir: RunDirOption = None) -> None:
+def evaluate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    run_dir: RunDirOption = None,
+    only: Annotated[
+        Optional[str], typer.Option(help="the evaluation that follows this stage, or base", metavar="STAGE")
+    ] = None,
+) -> None:
     """Evaluate the finished stages of a run."""
     planned = _plan(recipe, overrides, run_dir)
-    watch(pipeline.evaluate(planned), console)
+    if only is None:
+        watch(pipeline.evaluate(planned), console)
+    else:
+        after = {one.after.partition("-")[2] or one.after: one.after for one in planned.evals}
+        _choose("--only", only, list(after))
+        watch(pipeline.evaluate_after(planned, after[only]), console)
     _show_results(planned)
+
+
+def _choose(option: str, given: str, known: list[str]) -> None:
+    if given not in known:
+        raise RecipeError(Mistake(option, given, f"one of: {', '.join(known)}" if known else "nothing: there is none"))
+
+
+@app.command()
+def submit(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    cluster: Annotated[
+        Path, typer.Option(help="what the cluster wants to hear: a site file, see slurm/README.md", metavar="SITE")
+    ] = Path("site.yaml"),
+    run_dir: RunDirOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, and touch nothing")] = False,
+) -> None:
+    """Give what is missing to Slurm.
+
+    One job for each stage, each waiting for the one before it to end well, and one for each evaluation. A job that
+    has to stop (its time is up, it is preempted, a node is lost) saves, comes back and goes on. The recipe is kept in
+    the run directory: what becomes of the file after this does not matter. A run that is in the queue already is
+    refused.
+    """
+    planned = _plan(recipe, overrides, run_dir)
+    site = load_site(cluster)
+    if dry_run:
+        _show_scripts(planned, site)
+        return
+    jobs = slurm.submit(planned, site)
+    for one in jobs:
+        _say(f"{one.part:<16} job {one.id:<8} {one.log}")
+    _say(f"aha status {planned.run_dir} shows where it stands" if jobs else f"{planned.run_dir}: nothing is missing")
+
+
+def _show_scripts(planned: Plan, site: Site) -> None:
+    for job in slurm.jobs_of(planned):
+        print(slurm.script_of(planned, job, site))
+    try:
+        launch.require_supported(planned)
+    except StageError as error:
+        errors.print(f"These scripts are not submitted yet: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    run_dir: Annotated[Optional[Path], typer.Argument(help="a run directory", metavar="RUN")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every run in the folder")] = False,
+    folder: Annotated[Path, typer.Option(help="where the runs are, for --all", metavar="FOLDER")] = Path("runs"),
+) -> None:
+    """Show where a run stands, stage by stage.
+
+    Job, attempt, state, step, time left, tokens per second, the last reward, and why what waits waits or what failed
+    has failed. Works for runs without Slurm too.
+    """
+    if run_dir is None and not every:
+        raise RunDirError("which run? aha status RUN, or aha status --all")
+    runs = sorted(path.parent for path in folder.glob("*/plan.json")) if every else []
+    for root in [*([run_dir] if run_dir else []), *runs]:
+        table = Table(*slurm.COLUMNS, box=None, pad_edge=False, title=str(root), title_justify="left")
+        for row in slurm.run_rows(root):
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+    if every and not runs:
+        _say(f"no runs in {folder}")
+
+
+@app.command()
+def logs(
+    run_dir: SubmittedRun,
+    part: Annotated[
+        Optional[str], typer.Argument(help="a stage or evaluation, for example 1-cpt or eval-1-cpt", metavar="PART")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as it grows, until Ctrl-C")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="how many of the last lines", metavar="N")] = 40,
+) -> None:
+    """Show what a run's jobs say.
+
+    The log that was written to last, or that of one part. What the stage itself printed is in its folder's log.txt.
+    """
+    path = slurm.newest_log(run_dir, part)
+    _say(f"{path}:", style="bold")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        print(*file.readlines()[-lines:], sep="", end="", flush=True)
+        while follow:
+            time.sleep(0.5)
+            print(file.read(), end="", flush=True)
+
+
+@app.command()
+def cancel(run_dir: SubmittedRun) -> None:
+    """End a run's jobs, waiting and running.
+
+    What runs saves if Slurm leaves it the time; the same aha submit goes on from the last checkpoint.
+    """
+    ended = slurm.cancel(run_dir)
+    for one in ended:
+        _say(f"{one.part:<16} job {one.id} cancelled")
+    if not ended:
+        _say(f"{run_dir}: nothing of it is in the queue")
 
 
 @app.command()
@@ -244,16 +381,34 @@ def _show_results(planned: Plan) -> None:
         console.print(table)
 
 
+class _Asked:
+    """SIGTERM and SIGUSR1 are a scheduler's Ctrl-C. They may come several times, and the stage that saves is asked once."""
+
+    def __init__(self) -> None:
+        self.by: int | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.by is None:
+            self.by = number
+            signal.raise_signal(signal.SIGINT)
+
+    def exit_code(self, otherwise: int) -> int:
+        stopped = otherwise == pipeline.Stopped.exit_code
+        return GO_ON_LATER if stopped and self.by == signal.SIGUSR1 else otherwise
+
+
 def main() -> None:
     """Errors that a person can act on come without a traceback, with an exit code of their own."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    asked = _Asked()
     try:
         sys.exit(app(standalone_mode=False, prog_name="aha"))  # the code of typer.Exit, else None
     except AhaError as error:
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        sys.exit(asked.exit_code(error.exit_code))
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(asked.exit_code(130))
     except Exception as error:
         show = getattr(error, "show", None)  # click's own usage errors
         if show is None:

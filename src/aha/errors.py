@@ -74,3 +74,7 @@ class EngineError(AhaError):
 
 class StageError(AhaError):
     """A stage that ended without finishing."""
+
+
+class SlurmError(AhaError):
+    """Slurm is not there, refuses, or is busy with the same run already."""

@@ -34,9 +34,10 @@ def require_supported(plan: Plan) -> None:
         raise StageError("grpo.rollout.mode: server is not there yet in this version; mode: colocate is")
 
 
-def stage_command(plan: Plan, stage: StagePlan) -> list[str]:
-    """The command line of one stage on this machine."""
-    return [sys.executable, "-m", "aha.stages", plan.run_dir, stage.name]
+def stage_command(plan: Plan, stage: StagePlan, torchrun: str | None = None) -> list[str]:
+    """The command line of one stage on this machine; `torchrun` has the options of this node's share of many."""
+    through = ["-m", "torch.distributed.run", *torchrun.split()] if torchrun else []
+    return [sys.executable, *through, "-m", "aha.stages", plan.run_dir, stage.name]
 
 
 def eval_command(plan: Plan, index: int) -> list[str]:
@@ -58,12 +59,15 @@ def start(command: Sequence[str], log: Path, threads: int | None = None) -> subp
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_begin,
         )
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _begin() -> None:
+    """In the new process. A scheduler may signal a whole job: what SIGUSR1 means, it hears from its parent."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:

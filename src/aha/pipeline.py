@@ -63,13 +63,14 @@ def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
 
 
 @contextmanager
-def opened(plan: Plan) -> Iterator[RunDir]:
-    """The run directory, locked, claimed for this recipe, and with the plan in it.
+def opened(plan: Plan, part: str | None = None) -> Iterator[RunDir]:
+    """The run directory, locked (whole, or one part of it), claimed for this recipe, and with the plan in it.
 
-    Raises RunDirError when another process is in it, or when it belongs to a different recipe.
+    A part is a job's, and a job does not fail because somebody looks in for a moment. Raises RunDirError when another
+    process is in it, or when it belongs to a different recipe.
     """
     run = RunDir(plan.run_dir)
-    with run.lock():
+    with run.lock(part, patience=60.0 if part else 0.0):
         run.claim(dump_recipe(plan.recipe), recipe_hash(plan.recipe))
         write_text(run.root / "plan.json", plan.model_dump_json(indent=1))
         write_json(run.root / "environment.json", describe_environment())
@@ -87,6 +88,35 @@ def execute(plan: Plan) -> Iterator[Event]:
         for stage in plan.stages:
             yield from _stage(plan, run, stage)
             yield from _evaluations(plan, run, stage.directory)
+        yield Event("report", "report", str(write_report(run.root)))
+
+
+def execute_stage(plan: Plan, name: str, torchrun: str | None = None) -> Iterator[Event]:
+    """One stage of the run and nothing else, and report: what one job of a cluster does.
+
+    Raises StageError when it fails, or when the stage it starts from is not finished; Stopped when asked to stop.
+    """
+    launch.require_supported(plan)
+    stage = next(stage for stage in plan.stages if stage.name == name)
+    for parent in plan.stages:
+        if parent.directory == stage.parent and parent.state != "skip":
+            raise StageError(f"{stage.directory} starts from {parent.directory}, which is not finished: {parent.why}")
+    with opened(plan, stage.directory) as run:
+        yield from _stage(plan, run, stage, torchrun)
+        yield Event("report", "report", str(write_report(run.root)))
+
+
+def evaluate_after(plan: Plan, after: str) -> Iterator[Event]:
+    """The evaluation that follows one stage (or `base`), and report: what one job of a cluster does.
+
+    Raises StageError when it fails, or when what it measures is not finished.
+    """
+    finished = {"base", *(stage.directory for stage in plan.stages if stage.state == "skip")}
+    index, evaluation = next((index, one) for index, one in enumerate(plan.evals) if one.after == after)
+    if missing := [target for target in evaluation.targets if target not in finished]:
+        raise StageError(f"the evaluation after {after} measures {', '.join(missing)}, not finished yet")
+    with opened(plan, "eval") as run:
+        yield from _evaluation(plan, run, index, evaluation)
         yield Event("report", "report", str(write_report(run.root)))
 
 
@@ -136,7 +166,7 @@ def measure_rewards() -> dict[str, Any]:
         return read_json(figures)
 
 
-def _stage(plan: Plan, run: RunDir, stage: StagePlan) -> Iterator[Event]:
+def _stage(plan: Plan, run: RunDir, stage: StagePlan, torchrun: str | None = None) -> Iterator[Event]:
     if stage.state == "skip":
         yield Event("skip", stage.directory, stage.why)
         return
@@ -145,7 +175,7 @@ def _stage(plan: Plan, run: RunDir, stage: StagePlan) -> Iterator[Event]:
         _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     yield Event("start", stage.directory, stage.why, {"steps": stage.steps})
-    command = launch.stage_command(plan, stage)
+    command = launch.stage_command(plan, stage, torchrun)
     yield from _watch(command, folder, folder / "failure.json", stage.directory, plan)
     done = run.done(stage.name)
     if done is None:

@@ -1,7 +1,8 @@
 """The run directory: where everything of a run is kept, and how it is written so that a crash cannot tear it.
 
 A file is replaced whole or not at all; a JSON-lines file may lose its last line in a crash, and nothing else. One
-process at a time works in a directory, and a directory belongs to one recipe.
+process at a time works in a directory (or, for the jobs of a cluster, in one part of it), and a directory belongs to
+one recipe.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import json
 import math
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -50,16 +52,19 @@ class RunDir:
         write_json(self.stage(stage) / "done.json", facts)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep every other process out. The kernel lets go when this process ends, however it ends."""
+    def lock(self, part: str | None = None, patience: float = 0.0) -> Iterator[None]:
+        """Keep every other process out, or, with a `part`, those that want the same part or the whole.
+
+        The kernel lets go when this process ends, however it ends. Raises RunDirError when somebody is in there, and
+        still is after `patience` seconds.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _take(descriptor, self.root)
+        until = time.monotonic() + patience
+        with ExitStack() as held:
+            held.enter_context(_locked(self.root / ".lock", self.root, until, shared=part is not None))
+            if part is not None:
+                held.enter_context(_locked(self.root / f".lock-{part}", self.root / part, until))
             yield
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # said out loud: a forked child may still hold the descriptor
-        finally:
-            os.close(descriptor)
 
     def claim(self, recipe: str, recipe_hash: str) -> None:
         """Make this the directory of a recipe (its resolved YAML); RunDirError when it is another recipe's already."""
@@ -72,12 +77,28 @@ class RunDir:
             write_text(path, claimed)
 
 
-def _take(descriptor: int, root: Path) -> None:
+@contextmanager
+def _locked(file: Path, what: Path, until: float, shared: bool = False) -> Iterator[None]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        _take(descriptor, what, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, until)
+        yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # said out loud: a forked child may still hold the descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, what: Path, kind: int, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.2)
+                continue
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-        raise RunDirError(f"{root} is in use by {holder}; wait for it, or choose another run directory") from None
+        raise RunDirError(f"{what} is in use by {holder}; wait for it, or choose another run directory")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 

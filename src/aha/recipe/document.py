@@ -22,6 +22,7 @@ Keys = tuple[str | int, ...]
 """Where something stands in a recipe: `("grpo", "data", 0, "hub")`."""
 
 SUFFIXES = (".yaml", ".yml")
+A_RECIPE_HOLDS = "`model:` and at least one of `cpt:`, `distill:`, `grpo:`"
 _CORE = "tag:yaml.org,2002:"
 
 
@@ -50,11 +51,16 @@ class Document:
         return origin if said_by_origin or not keys else f"{origin}  {dotted(keys)}"
 
 
-def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a recipe file and lay `key.path=value` overrides over it. Raises RecipeError when it is not YAML."""
-    text = _text(Path(path))
+def read_document(
+    path: str | Path, overrides: Sequence[str] = (), what: str = "a recipe", holding: str = A_RECIPE_HOLDS
+) -> Document:
+    """Read a recipe file and lay `key.path=value` overrides over it. Raises RecipeError when it is not YAML.
+
+    `what` the file is, and what it would be `holding`, is for the person who gave another one.
+    """
+    text = _text(Path(path), what)
     document = Document(str(path))
-    document.tree = _block(_compose(text, str(path)), document)
+    document.tree = _block(_compose(text, str(path)), document, f"{what}: {holding}")
     for override in overrides:
         _lay_over(document, override)
     return document
@@ -77,23 +83,23 @@ def read_values(settings: Sequence[str]) -> dict[str, Any]:
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(_no_such_file(path)) from None
+        raise RecipeError(_no_such_file(path, what)) from None
     except UnicodeDecodeError as error:
         raise RecipeError(Mistake(str(path), f"bytes that are not UTF-8 (at {error.start})", "a text file")) from None
     except OSError as error:
         raise RecipeError(Mistake(str(path), (error.strerror or "unreadable").lower(), "a readable file")) from None
 
 
-def _no_such_file(path: Path) -> Mistake:
-    folders = dict.fromkeys((path.parent, Path("recipes")))
+def _no_such_file(path: Path, what: str) -> Mistake:
+    folders = dict.fromkeys((path.parent, Path("recipes" if what == "a recipe" else "slurm")))
     recipes = {file.stem: file for folder in folders for file in _recipes_in(folder)}
     wanted = path.stem if path.suffix in SUFFIXES else path.name
     nearest = difflib.get_close_matches(wanted, recipes, n=1)
-    return Mistake(str(path), "no such file", "a recipe (.yaml)", str(recipes[nearest[0]]) if nearest else None)
+    return Mistake(str(path), "no such file", f"{what} (.yaml)", str(recipes[nearest[0]]) if nearest else None)
 
 
 def _recipes_in(folder: Path) -> list[Path]:
@@ -140,9 +146,8 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         raise RecipeError(Mistake(f"{source}:{line}", error.reason, "valid YAML")) from None
 
 
-def _block(node: yaml.Node | None, document: Document) -> dict[str, Any]:
+def _block(node: yaml.Node | None, document: Document, expected: str) -> dict[str, Any]:
     """The whole file, which has to be a block of keys."""
-    expected = "a recipe: `model:` and at least one of `cpt:`, `distill:`, `grpo:`"
     if node is None:
         raise RecipeError(Mistake(document.source, "an empty file", expected))
     if not isinstance(node, yaml.MappingNode):

@@ -40,14 +40,14 @@ _EXPECTED = {
 _UNKNOWN, _WRONG, _MISSING = range(3)
 
 
-def explain(error: ValidationError, tree: dict[str, Any], where: Where) -> list[Mistake]:
-    """One mistake per place, in the order in which they are best read."""
+def explain(error: ValidationError, tree: dict[str, Any], where: Where, root: type[Block] = Recipe) -> list[Mistake]:
+    """One mistake per place, in the order in which they are best read; `root` is the grammar of the file."""
     places: dict[tuple[int, Keys], list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         places.setdefault((_rank(detail), _keys(detail, tree)), []).append(detail)
     innermost = [place for place in places if not _wraps_another(place, places)]
     ordered = sorted(innermost, key=lambda place: (place[0], _position(place[1], tree)))
-    return [_mistake(keys, places[rank, keys], where) for rank, keys in ordered]
+    return [_mistake(keys, places[rank, keys], where, root) for rank, keys in ordered]
 
 
 def nothing_in(block: type[Block]) -> str:
@@ -56,9 +56,9 @@ def nothing_in(block: type[Block]) -> str:
     return f"its keys ({', '.join(required or block.model_fields)}), or no such line"
 
 
-def block_at(keys: Keys) -> type[Block]:
+def block_at(keys: Keys, root: type[Block] = Recipe) -> type[Block]:
     """The block of the grammar that stands at these keys; indices of lists lead nowhere further."""
-    block: type[Block] = Recipe
+    block = root
     for key in keys:
         if isinstance(key, str) and key in block.model_fields:
             block = next(_blocks_in(block.model_fields[key].annotation), block)
@@ -107,29 +107,29 @@ def _wraps_another(place: tuple[int, Keys], places: Any) -> bool:
     return rank == _WRONG and any(other[: len(keys)] == keys and len(other) > len(keys) for _, other in places)
 
 
-def _mistake(keys: Keys, details: list[ErrorDetails], where: Where) -> Mistake:
+def _mistake(keys: Keys, details: list[ErrorDetails], where: Where, root: type[Block]) -> Mistake:
     detail = details[0]
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(keys, where)
+        return _unknown_key(keys, where, root)
     if detail["type"] == "missing":
-        return Mistake(where(keys), "nothing", _described(keys))
-    expected = " or ".join(dict.fromkeys(_expected(one, keys) for one in details))
+        return Mistake(where(keys), "nothing", _described(keys, root))
+    expected = " or ".join(dict.fromkeys(_expected(one, keys, root) for one in details))
     given = shown(detail["input"], quoted=detail["type"].endswith("_type"))
     return Mistake(where(keys), given, expected, _nearest_value(details))
 
 
-def _unknown_key(keys: Keys, where: Where) -> Mistake:
-    block = block_at(keys[:-1])
+def _unknown_key(keys: Keys, where: Where, root: type[Block]) -> Mistake:
+    block = block_at(keys[:-1], root)
     expected = f"one of: {', '.join(block.model_fields)}"
-    return Mistake(where(keys), str(keys[-1]), expected, _nearest_key(str(keys[-1]), block))
+    return Mistake(where(keys), str(keys[-1]), expected, _nearest_key(str(keys[-1]), block, root))
 
 
-def _nearest_key(key: str, block: type[Block]) -> str | None:
+def _nearest_key(key: str, block: type[Block], root: type[Block]) -> str | None:
     """A trainer's word translated, else the key in a block below, else one spelt alike, else the key elsewhere."""
     below = [f"{name}.{key}" for name, inner in _inner_blocks(block) if key in inner.model_fields]
     alike = difflib.get_close_matches(key, block.model_fields, n=1)
-    elsewhere = [f"{name}.{key}" for name, inner in _inner_blocks(Recipe) if key in inner.model_fields]
-    translated = [RECIPE_KEYS[key]] if key in RECIPE_KEYS else []
+    elsewhere = [f"{name}.{key}" for name, inner in _inner_blocks(root) if key in inner.model_fields]
+    translated = [RECIPE_KEYS[key]] if root is Recipe and key in RECIPE_KEYS else []
     return next(iter([*translated, *below, *alike, *elsewhere]), None)
 
 
@@ -137,19 +137,19 @@ def _inner_blocks(block: type[Block]) -> list[tuple[str, type[Block]]]:
     return [(name, inner) for name, field in block.model_fields.items() for inner in _blocks_in(field.annotation)]
 
 
-def _described(keys: Keys) -> str:
+def _described(keys: Keys, root: type[Block]) -> str:
     """What a missing key is for."""
-    field = block_at(keys[:-1]).model_fields.get(str(keys[-1]))
+    field = block_at(keys[:-1], root).model_fields.get(str(keys[-1]))
     described = field.description if field else None
     return f"{keys[-1]}: {described}" if described else "one more entry"
 
 
-def _expected(detail: ErrorDetails, keys: Keys) -> str:
+def _expected(detail: ErrorDetails, keys: Keys, root: type[Block]) -> str:
     context = detail.get("ctx", {})
     if detail["type"] == "literal_error":
         return f"one of: {', '.join(_choices(detail))}"
     if detail["type"].startswith("model_"):
-        return f"a block of keys: {', '.join(block_at(keys).model_fields)}"
+        return f"a block of keys: {', '.join(block_at(keys, root).model_fields)}"
     template = _EXPECTED.get(detail["type"])
     return template.format(**context) if template else detail["msg"]
 

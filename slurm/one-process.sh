@@ -1,0 +1,2 @@
+srun --nodes=1 --ntasks=1 @{options} \
+  @{command}
