@@ -9,7 +9,7 @@ NAME :=
 DATA :=
 CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards recipes rewards \\
+.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
