@@ -11,7 +11,7 @@ from typing import Any
 from aha.errors import AhaError, RunDirError
 from aha.health.completions import COMPLETION_RULES
 from aha.health.curves import CURVE_RULES
-from aha.health.evidence import LATELY, Diagnosis, Evidence
+from aha.health.evidence import LATELY, Diagnosis, Evidence, Row
 from aha.metrics import read_metrics
 from aha.recipe.document import Keys, dotted, read_document
 from aha.recipe.schema import Recipe
@@ -86,7 +86,7 @@ def _recipe(root: Path) -> Recipe:
         raise RunDirError(f"{root}/plan.json holds no recipe that this version of aha can read") from None
 
 
-def _newest_rollouts(folder: Path) -> list[dict[str, Any]]:
+def _newest_rollouts(folder: Path) -> list[Row]:
     """The completions of the newest steps; a step has one file for each process."""
     files: dict[str, list[Path]] = {}
     for path in sorted((folder / "rollouts").glob("step-*.jsonl")):
@@ -95,7 +95,7 @@ def _newest_rollouts(folder: Path) -> list[dict[str, Any]]:
     return [row for step in newest for path in files[step] for row in _objects(read_jsonl(path))]
 
 
-def _objects(rows: list[Any]) -> list[dict[str, Any]]:
+def _objects(rows: list[Any]) -> list[Row]:
     return [row for row in rows if isinstance(row, Mapping)]
 
 
