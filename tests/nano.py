@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU = Path("/proc/cpuinfo")
+BF16 = CPU.exists() and "avx512_bf16" in CPU.read_text()
+"""Whether training here is in mixed bfloat16: two ways to compute the same then agree to its eight bits only."""
 NANO = """\
 name: nano
 model:

@@ -363,7 +363,9 @@ def _stage_lines(row: Row) -> list[str]:
 
 def _show_recipe(path: Path, recipe: Recipe) -> None:
     expect = recipe.expect
-    time = f"about {duration(expect.minutes * 60).removesuffix(' 00 min')}" if expect.minutes else ""
+    time = (
+        f"about {duration(expect.minutes * 60).removesuffix(' 00 min').removesuffix(' 00 s')}" if expect.minutes else ""
+    )
     stages = ", ".join(name for name in STAGES if getattr(recipe, name))
     _say(f"{path.stem}  ({stages})", style="bold")
     for line in filter(None, (", ".join(filter(None, (expect.hardware, time))), expect.result)):

@@ -18,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 5, "allow_negation": True},
     "count_bits": {"max_n": 4_000},
     "gcd": {"max_numbers": 3},
+    "leg_counting": {"max_animals": 3},
     "letter_counting": {"min_words": 1, "max_words": 5},
     "spell_backward": {},
 }

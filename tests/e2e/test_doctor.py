@@ -80,7 +80,7 @@ def test_a_severe_finding_can_end_the_stage_and_the_doctor_says_the_same_afterwa
     assert "dead-reward" in (tmp_path / "runs/sick/report.md").read_text()
 
 
-def test_a_gullible_grader_copies_in_the_data_and_a_policy_far_from_its_start(tmp_path: Path) -> None:
+def test_a_gullible_grader_and_copies_in_the_data(tmp_path: Path) -> None:
     """One token per completion, so that texts recur; problems in two spellings; a learning rate far too high, so that
     the policy soon writes what the grader believes, and nothing else."""
     rows = [
@@ -90,9 +90,9 @@ def test_a_gullible_grader_copies_in_the_data_and_a_policy_far_from_its_start(tm
     ]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = "grpo.data=[{path: problems.jsonl}]"
-    changes = ("grpo.rollout.max_tokens=1", "grpo.learning_rate=0.02", "grpo.beta=0.001", "grpo.steps=12")
+    changes = ("grpo.rollout.max_tokens=1", "grpo.learning_rate=0.02", "grpo.steps=12")
     code, said = run(tmp_path, "{./gullible.py: 1.0}", data, *changes)
     assert code == 0, said
     told = diagnoses(tmp_path)
-    for name in ("duplicate-prompts", "reward-hack", "kl-blow-up"):
+    for name in ("duplicate-prompts", "reward-hack"):
         assert name in told and f"health: {name}" in said, told + said

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from nano import NANO, aha
+from nano import BF16, NANO, aha
 
 HEAD = "name: NAME\nkernels: KERNELS\nmodel: {path: MODEL}\n"
 BLOCKS = {
@@ -34,6 +34,7 @@ def test_fused_and_plain_agree(finished: Path, tmp_path: Path, stage: str) -> No
     fused, plain = (
         first_step(tmp_path, finished / "2-distill" / "model", stage, kernels) for kernels in ("auto", "torch")
     )
-    assert fused["loss"] == pytest.approx(plain["loss"], abs=1e-5)
-    assert fused["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
+    # In mixed bfloat16 TRL computes Liger's GRPO loss in float32 (it goes past the model's autocast) and the plain one not.
+    assert fused["loss"] == pytest.approx(plain["loss"], abs=1e-3 if BF16 else 1e-5)
+    assert fused["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.05 if BF16 else 1e-4)
     assert plain["grad_norm"] > 0

@@ -7,7 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
-from nano import aha
+from nano import BF16, aha
 
 from aha.data.chat import ChatFormat
 from aha.models.load import fingerprint
@@ -49,9 +49,9 @@ def test_every_stage_moves_the_weights(finished: Path) -> None:
 
 
 def test_the_engine_samples_the_policy_that_is_trained(finished: Path) -> None:
-    """Mean |logp of the trainer - logp of the engine| over all sampled tokens, at every step: float32 noise."""
+    """Mean |logp of the trainer - logp of the engine| over all sampled tokens, at every step: rounding."""
     rows = lines(finished / "3-grpo" / "metrics.jsonl")
-    assert all(row["mismatch"] < 1e-4 for row in rows), [row["mismatch"] for row in rows]
+    assert all(row["mismatch"] < (5e-3 if BF16 else 1e-4) for row in rows), [row["mismatch"] for row in rows]
 
 
 def test_every_rollout_is_kept_with_its_verdicts(finished: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from aha.metrics import short_names
 from aha.recipe.document import Keys
 from aha.recipe.schema import Grpo, Recipe
 
@@ -131,8 +132,16 @@ class Evidence:
         candidates = [name for name in self.weights if name in graders] or list(self.weights)
         return max(candidates, key=lambda name: self.weights[name], default=None)
 
+    @cached_property
+    def short(self) -> dict[str, str]:
+        """What metrics and rollouts call each reward of the recipe."""
+        return short_names(self.grpo.rewards)
+
     def curve(self, key: str) -> list[Point]:
-        """A metric over the steps that have a value."""
+        """A metric over the steps that have a value; a reward's goes by the recipe's name of it."""
+        kind, _, reward = key.partition("/")
+        if kind == "reward" and reward in self.short:
+            key = f"reward/{self.short[reward]}"
         found = [(number(row.get("step")), number(row.get(key))) for row in self.metrics]
         return [Point(int(step), value) for step, value in found if step is not None and value is not None]
 
@@ -157,11 +166,11 @@ class Evidence:
 
     def values(self, reward: str) -> list[float | None]:
         """One reward's value for each completion; None where it gave no verdict."""
-        return [number(_verdict(row, reward).get("value")) for row in self.rollouts]
+        return [number(_verdict(row, self.short.get(reward, reward)).get("value")) for row in self.rollouts]
 
     def reasons(self, reward: str, judged: bool) -> str:
         """The reason it gave most often, for verdicts with or without a value."""
-        verdicts = [_verdict(row, reward) for row in self.rollouts]
+        verdicts = [_verdict(row, self.short.get(reward, reward)) for row in self.rollouts]
         texts = [str(one.get("reason", "")) for one in verdicts if (number(one.get("value")) is not None) == judged]
         most = statistics.mode(texts)[:120] if texts else ""
         return "".join(sign if sign.isprintable() else "·" for sign in most)  # it may quote a hostile completion

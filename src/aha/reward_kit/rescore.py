@@ -20,6 +20,7 @@ from typing import Any
 
 from aha.data.sources import read_problems
 from aha.errors import AhaError, Mistake, RecipeError, RunDirError
+from aha.metrics import short_names
 from aha.recipe import load_recipe
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import RunDir, finite, read_jsonl
@@ -98,7 +99,7 @@ class Rescoring:
         self._block, self._workers = self._recipe.grpo, workers
         self.steps = len(self._files)
         first = self._groups(self._files[0])[0][0]
-        compared = _pairs(list(first["rewards"]), list(self._block.rewards))
+        compared = _pairs(list(first["rewards"]), list(short_names(self._block.rewards).values()))
         self.result = Rescored(compared, self._scaling(), output or root / "rescored.jsonl")
 
     def run(self) -> Iterator[int]:
