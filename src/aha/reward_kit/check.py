@@ -109,7 +109,9 @@ class _Judges:
         size = len(groups[0].completions)
         flat = [completion for group in groups for completion in group.completions]
         asked = [group.problem for group in groups for _ in group.completions]
-        verdicts = [one.verdicts[self._name] for one in self._scorer.score(flat, asked, size)]
+        verdicts = [
+            verdict for one in self._scorer.score(flat, asked, size) for verdict in one.verdicts.values()
+        ]  # of one reward
         grouped = [verdicts[start : start + size] for start in range(0, len(verdicts), size)]
         self.said += [
             (group, member, verdict)

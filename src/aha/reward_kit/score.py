@@ -94,7 +94,8 @@ class FileScoring:
     def _judge(self, scorer: Scorer, batch: list[Case]) -> None:
         size = len(batch) if self._whole_group else 1
         judged = scorer.score([case.completion for case in batch], [case.problem for case in batch], size)
-        lines = [_line(case, one.verdicts[self._reward]) for case, one in zip(batch, judged, strict=True)]
+        said = [verdict for one in judged for verdict in one.verdicts.values()]  # of one reward
+        lines = [_line(case, verdict) for case, verdict in zip(batch, said, strict=True)]
         with self.part.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
