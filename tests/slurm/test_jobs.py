@@ -215,7 +215,7 @@ def test_the_readme_takes_a_stranger_to_a_first_run(desk: Desk) -> None:
     for line in lines:
         if line.startswith("make logs"):
             wait_until("a job has begun", lambda: any((desk.folder / "runs/tiny/slurm").glob("*.log")))
-        said[line] = desk.cluster.run("sh", "-c", line, cwd=desk.folder).stdout
+        said[line] = desk.cluster.run("sh", "-c", line, cwd=desk.folder, COLUMNS="120").stdout
     assert "1-cpt" in said["make submit RECIPE=recipes/tiny.yaml CLUSTER=site.yaml"]
     assert "waits for what comes before it" in said["make status"]
     assert "attempt 1 of at most 21" in said["make logs RUN=runs/tiny"]
