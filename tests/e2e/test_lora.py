@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nano import NANO, aha
+from nano import BF16, NANO, aha
 from safetensors.torch import load_file
 
 from aha.models.load import fingerprint
@@ -21,7 +21,7 @@ def test_adapters_reach_the_engine_and_the_checkpoint(finished: Path, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "lora"
     rows = [json.loads(line) for line in (run / "3-grpo" / "metrics.jsonl").read_text().splitlines()]
-    assert all(row["mismatch"] < 1e-4 for row in rows), [row["mismatch"] for row in rows]
+    assert all(row["mismatch"] < (2e-3 if BF16 else 1e-4) for row in rows), [row["mismatch"] for row in rows]
     weights = [
         load_file(run / folder / "model.safetensors") for folder in ("0-base", "2-distill/model", "3-grpo/model")
     ]

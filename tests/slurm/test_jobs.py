@@ -251,6 +251,7 @@ dist.init_process_group("gloo")
 total = torch.ones(1) * (dist.get_rank() + 1)
 dist.all_reduce(total)
 print("SUM", int(total), "of", dist.get_world_size(), flush=True)
+dist.destroy_process_group()  # gloo's threads, left running at exit, abort the process now and then
 """
 
 
