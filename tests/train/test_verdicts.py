@@ -23,7 +23,8 @@ from aha.recipe import load_recipe
 from aha.recipe.plan import make_plan
 from aha.rewards.scorer import Scorer
 from aha.rollout.engine import Generation
-from aha.train.grpo import GroupTrainer, Policy, make_grpo_trainer
+from aha.train.bridge import Policy
+from aha.train.grpo import GroupTrainer, make_grpo_trainer
 from aha.types import Problem
 
 # What each completion thinks and answers: the first reward pays the thought number, the second the answered one. A

@@ -18,7 +18,8 @@ from aha.rewards.scorer import Scorer
 from aha.rollout.engine import EngineLimits, Sampling
 from aha.rollout.start import choose_engine, start_engine
 from aha.stages.context import Context
-from aha.train.grpo import Policy, make_grpo_trainer
+from aha.train.bridge import Policy
+from aha.train.grpo import make_grpo_trainer
 from aha.train.lora import merged
 from aha.train.trainer import mixed_bf16
 from aha.train.watchdog import Watchdog
