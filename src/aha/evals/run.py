@@ -82,7 +82,7 @@ def _start(
         for task in tasks
         for problem in problems[task.name]
     )
-    dtype = "bfloat16" if mixed_bf16(plan.device) else "float32"  # what rollouts are drawn in
+    dtype = "bfloat16" if mixed_bf16(plan.device, plan.recipe.model.dtype) else "float32"  # what rollouts are drawn in
     limits = EngineLimits(longest, settings.max_tokens, MAX_SEQUENCES, memory_share=0.85, dtype=dtype)
     return start_engine(choose_engine(settings.engine), checkpoint.path, limits, plan.recipe.seed)
 

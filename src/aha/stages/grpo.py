@@ -76,7 +76,7 @@ def _limits(context: Context, block: Grpo) -> EngineLimits:
         rollout.memory_share,
         rollout.tensor_parallel,
         sleep=context.device == "cuda",
-        dtype="bfloat16" if mixed_bf16(context.device) else "float32",
+        dtype="bfloat16" if mixed_bf16(context.device, context.plan.recipe.model.dtype) else "float32",
     )
 
 

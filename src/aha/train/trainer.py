@@ -64,7 +64,7 @@ def arguments(
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "use_cpu": device == "cpu",
-        "bf16": mixed_bf16(device),
+        "bf16": mixed_bf16(device, recipe.model.dtype),
         "disable_tqdm": True,
         "dataloader_pin_memory": device == "cuda",
         "remove_unused_columns": False,
@@ -96,8 +96,13 @@ def _unknown_field(stage: str, key: str, known: list[str], config: str) -> Mista
     return Mistake(f"{stage}.trainer.{key}", key, f"a field of TRL's {config}", nearest[0] if nearest else None)
 
 
-def mixed_bf16(device: str) -> bool:
-    """Mixed bfloat16 where the hardware has it. Without AVX512-BF16 a CPU emulates it, five times slower than float32."""
+def mixed_bf16(device: str, dtype: str) -> bool:
+    """Mixed bfloat16 where the hardware has it, unless the recipe's `model.dtype` is float32.
+
+    Without AVX512-BF16 a CPU emulates it, five times slower than float32.
+    """
+    if dtype == "float32":
+        return False
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported())
