@@ -1,7 +1,7 @@
 """How fast a finished run was, against what this machine can do: `aha bench RUN`.
 
 Three figures, medians of several measurements in one process on one machine: the machine's matrix-multiplication peak,
-the share of it that CPT and SFT reach, and the rollout speed of vLLM against `transformers.generate` on the same work.
+the share of it (in the type they train in) that CPT and SFT reach, and the rollout speed of vLLM against `transformers.generate` on the same work.
 Run it on a quiet machine: vLLM's threads spin, and two busy processes on two cores ruin each other.
 """
 
@@ -24,6 +24,7 @@ from aha.recipe import Plan
 from aha.rollout.engine import EngineLimits, Sampling, end_tokens
 from aha.rollout.start import choose_engine, start_engine
 from aha.rundir import RunDir, write_json
+from aha.train.trainer import mixed_bf16
 
 REPEATS = 5
 SIZE = 2048
@@ -34,9 +35,10 @@ def measure(root: Path) -> dict[str, Any]:
     """All figures of one finished run, also written to its bench.json."""
     plan = Plan.model_validate_json((root / "plan.json").read_text())
     peak = {str(dtype).removeprefix("torch."): _matmul_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    arithmetic = peak["bfloat16" if mixed_bf16(plan.device, plan.recipe.model.dtype) else "float32"]
     figures = {
         "matmul_gflops": peak,
-        "stages": {stage.directory: _stage(RunDir(root), stage.name, max(peak.values())) for stage in plan.stages},
+        "stages": {stage.directory: _stage(RunDir(root), stage.name, arithmetic) for stage in plan.stages},
         "rollout_tokens_per_second": _rollouts(plan, root),
     }
     write_json(root / "bench.json", figures)
