@@ -229,8 +229,8 @@ def test_trainer_keys_that_the_recipe_decides(refused: Refused, stage: str, key:
 
 
 def test_other_trainer_keys_are_left_to_the_stage(load: Load) -> None:
-    recipe = load(overrides=["grpo.trainer.mask_truncated_completions=true"])
-    assert recipe.grpo is not None and recipe.grpo.trainer == {"mask_truncated_completions": True}
+    recipe = load(overrides=["grpo.trainer.delta=4.0"])
+    assert recipe.grpo is not None and recipe.grpo.trainer == {"delta": 4.0}
 
 
 @pytest.mark.parametrize(
@@ -270,11 +270,32 @@ def test_something_is_trained_for(refused: Refused) -> None:
             "given     normalise_each\n  expected  combine: sum",
         ),
         (
-            ["grpo.combine=normalise_each", "grpo.trainer.scale_rewards=none"],
-            "grpo.trainer.scale_rewards=none\n  given     none\n  expected  no scale_rewards with combine",
+            ["grpo.combine=normalise_each", "grpo.advantage=batch"],
+            "grpo.combine=normalise_each\n  given     normalise_each\n  expected  combine: sum with advantage: batch",
         ),
+        (["grpo.trainer.scale_rewards=none"], "nearest   grpo.advantage"),
+        (
+            ["grpo.algorithm=cispo", "grpo.average=constant"],
+            "grpo.average=constant\n  given     constant\n  expected  token with surrogate: cispo",
+        ),
+        (["grpo.algorithm=gspo", "grpo.surrogate=cispo"], "grpo.ratio\n  given     sequence\n  expected  token with"),
+        (
+            ["grpo.algorithm=cispo", "grpo.clip_low=0.2"],
+            "grpo.clip_low=0.2\n  given     0.2\n  expected  no clip_low with",
+        ),
+        (["grpo.outcome=math_anwser"], "a reward of this block: math_answer, think_format\n  nearest   math_answer"),
+        (["grpo.dynamic_sampling.rounds=1"], "grpo.dynamic_sampling.rounds"),
+        (["grpo.trainer.use_adaptive_entropy=true"], "nearest   grpo.entropy_bonus: TRL saves no adaptive"),
         (["grpo.trainer.multi_objective_aggregation=normalize_then_sum"], "nearest   grpo.combine"),
     ],
 )
 def test_combinations(refused: Refused, overrides: Sequence[str], message: str) -> None:
     assert message in refused(overrides=overrides)
+
+
+@pytest.mark.parametrize("key", ["entropy_bonus=0.01", "high_entropy_share=0.2", "trainer.off_policy_mask_threshold=1"])
+def test_liger_is_not_demanded_for_a_loss_that_it_does_not_know(refused: Refused, load: Load, key: str) -> None:
+    message = refused(overrides=["kernels=liger", "hardware.device=cuda", "hardware.gpus_per_node=1", f"grpo.{key}"])
+    name = key.partition("=")[0]
+    assert f"given     liger\n  expected  auto or torch: Liger's GRPO loss does not know grpo.{name}" in message
+    load(overrides=[f"grpo.{key}"])

@@ -156,7 +156,7 @@ def test_wrong_choices_name_the_choices(refused: Refused) -> None:
     assert refused("steps: 80", "steps: 80\n  algorithm: dappo") == (
         "small.yaml:17  grpo.algorithm\n"
         "  given     dappo\n"
-        "  expected  one of: grpo, dr_grpo, dapo, gspo, cispo\n"
+        "  expected  one of: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp\n"
         "  nearest   dapo"
     )
     message = refused("max_tokens: 48\n", "max_tokens: 48\n  stages: [cptt]\n")

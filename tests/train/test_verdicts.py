@@ -5,27 +5,15 @@ Nothing is trained. The policy says what it is told, so each reward, advantage a
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import pytest
-import torch
-from nano import NANO
+from told import told
 
-from aha.data import arithmetic
-from aha.data.chat import apply_format, messages_of
-from aha.models.kernels import choose
-from aha.models.scratch import make_model, make_tokenizer
-from aha.recipe import load_recipe
-from aha.recipe.plan import make_plan
-from aha.rewards.scorer import Scorer
-from aha.rollout.engine import Generation
-from aha.train.bridge import Policy
-from aha.train.grpo import GroupTrainer, make_grpo_trainer
-from aha.types import Problem
+from aha.train.grpo import GroupTrainer
 
 # What each completion thinks and answers: the first reward pays the thought number, the second the answered one. A
 # thought of 19 is not judged.
@@ -46,51 +34,17 @@ EPSILON = 1e-4  # TRL's, beside each standard deviation
 GROUPS = [[0, 1, 2], [4, 5, 6, 7]]  # the judged members
 
 
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A stage takes SIGINT and SIGTERM for itself; the tests after this one want them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def trainer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GroupTrainer]:
     """The trainer of a recipe with this `grpo` key, for a policy of two thin layers that says these things."""
     key, said = request.param
     (tmp_path / "thought.py").write_text(THOUGHT)
     (tmp_path / "answered.py").write_text(ANSWERED)
-    (tmp_path / "nano.yaml").write_text(NANO)
     rewards = f"{{{tmp_path}/thought.py: 1.0, {tmp_path}/answered.py: 0.5, think_format: 0.0}}"
     keys = ["prompts_per_step=2", "group_size=4", f"rewards={rewards}", key]
-    recipe = load_recipe(tmp_path / "nano.yaml", [f"grpo.{key}" for key in keys])
-    assert recipe.model.from_scratch is not None and recipe.grpo is not None
-    tokenizer = make_tokenizer(arithmetic.vocabulary(), (*recipe.chat.think, *recipe.chat.answer))
-    apply_format(recipe.chat, tokenizer)
-    model = make_model(recipe.model.from_scratch, tokenizer, seed=0)
     texts = [f"<think> {one} </think> <answer> {other} </answer> <|im_end|>" for one, other in said]
-    tokens = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-
-    def say(prompts: list[list[int]], seeds: list[int]) -> list[Generation]:
-        return [
-            Generation(ids, logprobs_of(model, prompt, ids), False) for prompt, ids in zip(prompts, tokens, strict=True)
-        ]
-
-    problems = [Problem(f"Start with {number} .", "5", f"p{number}") for number in (1, 2)]
-    chats = [messages_of(problem.prompt, None) for problem in problems]
-    stage = make_plan(recipe, tmp_path / "run", "nano.yaml").stages[-1]
-    with Scorer(recipe.grpo.rewards, deadline=30, workers=1) as scorer:
-        yield make_grpo_trainer(
-            recipe, stage, tmp_path, "cpu", model, tokenizer, problems, chats, scorer,
-            Policy(lambda weights: None, say), choose("grpo", "torch", "cpu", "llama"), 0,
-        )[0]  # fmt: skip
-
-
-@torch.no_grad()
-def logprobs_of(model: Any, prompt: list[int], ids: list[int]) -> list[float]:
-    scores = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-    return scores.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
+    with told(tmp_path, [f"grpo.{key}" for key in keys], lambda prompt, number: texts[number]) as made:
+        yield made
 
 
 def batch(trainer: GroupTrainer) -> dict[str, Any]:

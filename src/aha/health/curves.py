@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aha.health.evidence import Diagnosis, Evidence, Point, Trend, mean, number, span
+from aha.recipe.algorithms import algorithm_of
 from aha.recipe.document import Keys
 
 Diagnoses = Iterator[Diagnosis]
@@ -123,7 +124,7 @@ def entropy_collapse(evidence: Evidence) -> Diagnoses:
 def keep_exploring(evidence: Evidence) -> tuple[Keys, str]:
     """The recipe's key against a collapsed policy, and what to do there."""
     block = evidence.grpo
-    if block.clip_high is None and block.algorithm in ("grpo", "dr_grpo"):
+    if algorithm_of(block).clip_high is None:
         return ("grpo", "clip_high"), "set it to 0.28 (DAPO's clip-higher), or lower grpo.learning_rate"
     return ("grpo", "learning_rate"), f"lower it from {block.learning_rate:g} to {block.learning_rate / 2:g}"
 
@@ -136,7 +137,7 @@ def length_hack(evidence: Evidence) -> Diagnoses:
             others = _risers(evidence)
             keys: Keys = ("grpo", "algorithm")
             advice = f"{evidence.grpo.algorithm} pays for length: dr_grpo does not"
-            if evidence.grpo.algorithm != "grpo":
+            if algorithm_of(evidence.grpo).average != "completion":
                 keys, advice = ("grpo", "rewards"), "add a cost of length, for example soft_overlong: 1.0"
             if others:
                 keys, advice = ("grpo", "rewards", others[0]), "it rose with the length: lower its weight"

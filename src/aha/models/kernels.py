@@ -48,17 +48,18 @@ class Kernels:
         }
 
 
-def choose(stage: str, requested: str, device: str, architecture: str) -> Kernels:
-    """Decide for one stage.
+def choose(stage: str, requested: str, device: str, architecture: str, plain: str | None = None) -> Kernels:
+    """Decide for one stage; `plain` says why this stage's loss cannot be fused, where it cannot.
 
     Raises KernelError when `liger` was demanded and this device or architecture cannot honour it.
     """
     loss = "grpo_loss" if stage == "grpo" else "linear_cross_entropy"
     plan = Kernels(requested, device)
-    if requested == "torch":
-        plan.plain = [Kernel(name, why="the recipe says kernels: torch") for name in (*LAYERS, loss)]
+    if requested == "torch" or (plain and requested == "auto"):
+        why = "the recipe says kernels: torch" if requested == "torch" else plain or ""
+        plan.plain = [Kernel(name, why=why) for name in (*LAYERS, loss)]
         return plan
-    obstacle = _obstacle(device, architecture)
+    obstacle = plain or _obstacle(device, architecture)
     if obstacle is None:
         plan.liger = {"rope": True, "rms_norm": True, "swiglu": True, "fused_linear_cross_entropy": stage != "grpo"}
         plan.liger |= {"cross_entropy": False}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from aha.errors import Mistake
+from aha.recipe.algorithms import algorithm_of, plain_loss
 from aha.recipe.batch import Stage, batch_size, device_of, processes_per_node, sequence_length, stages_of, world_size
 from aha.recipe.document import Keys, dotted
 from aha.recipe.reward_files import reward_exists, reward_folder, reward_names
@@ -146,16 +147,47 @@ def _rewards_add_up(recipe: Recipe) -> Findings:
             yield Finding(("grpo", "rewards", name, "only_if"), gate, expected, _nearest(gate, others))
 
 
+# --- the algorithm -------------------------------------------------------------------------------------------------
+
+
 def _combining_fits_the_algorithm(recipe: Recipe) -> Findings:
     grpo = recipe.grpo
     if grpo is None or grpo.combine == "sum":
         return
-    if grpo.algorithm == "dr_grpo":
-        expected = "combine: sum with algorithm: dr_grpo, which does not divide by a standard deviation"
+    advantage = algorithm_of(grpo).advantage
+    if advantage != "group":
+        expected = (
+            f"combine: sum with advantage: {advantage} (algorithm {grpo.algorithm}): normalise_each divides each reward "
+            "by the deviation of its group; or advantage: group"
+        )
         yield Finding(("grpo", "combine"), grpo.combine, expected, "sum")
-    if "scale_rewards" in grpo.trainer:
-        expected = "no scale_rewards with combine: normalise_each, which divides by standard deviations of its own"
-        yield Finding(("grpo", "trainer", "scale_rewards"), str(grpo.trainer["scale_rewards"]), expected)
+
+
+def _the_loss_exists(recipe: Recipe) -> Findings:
+    """A surrogate of cispo has one ratio, one average and no lower bound."""
+    if recipe.grpo is None or algorithm_of(recipe.grpo).surrogate != "cispo":
+        return
+    for key, wanted in (("average", "token"), ("ratio", "token")):
+        given = getattr(algorithm_of(recipe.grpo), key)
+        if given != wanted:
+            expected = f"{wanted} with surrogate: cispo, which is defined for single tokens; or surrogate: clip"
+            yield Finding(("grpo", key), given, expected, wanted)
+    if recipe.grpo.clip_low is not None:
+        expected = "no clip_low with surrogate: cispo, which bounds the ratio from above only; or surrogate: clip"
+        yield Finding(("grpo", "clip_low"), str(recipe.grpo.clip_low), expected)
+
+
+def _liger_knows_the_loss(recipe: Recipe) -> Findings:
+    why = plain_loss(recipe.grpo) if recipe.grpo else None
+    if why and recipe.kernels == "liger":
+        yield Finding(("kernels",), "liger", f"auto or torch: {why}, and auto takes the plain one", "auto")
+
+
+def _outcome_is_a_reward(recipe: Recipe) -> Findings:
+    grpo = recipe.grpo
+    if grpo and grpo.outcome is not None and grpo.outcome not in grpo.rewards:
+        expected = f"a reward of this block: {', '.join(grpo.rewards)}"
+        yield Finding(("grpo", "outcome"), grpo.outcome, expected, _nearest(grpo.outcome, grpo.rewards))
 
 
 # --- batches and lengths -------------------------------------------------------------------------------------------
@@ -334,6 +366,9 @@ RULES: Sequence[Callable[[Recipe], Findings]] = (
     _rewards_exist,
     _rewards_add_up,
     _combining_fits_the_algorithm,
+    _the_loss_exists,
+    _liger_knows_the_loss,
+    _outcome_is_a_reward,
     _batches_divide,
     _lengths_fit_the_context,
     _devices_agree,

@@ -216,6 +216,21 @@ class Rollout(Block):
 RewardParams = Annotated[float, Field(strict=True)] | dict[str, Any]
 
 
+class DynamicSampling(Block):
+    """Draw again for groups whose outcomes are all equal (DAPO, arXiv:2503.14476, section 3.2)."""
+
+    enabled: StrictBool = True
+    rounds: Annotated[int, BeforeValidator(_whole), Field(ge=2, strict=True)] = Field(
+        default=4, description="of sampling per step, at most; then the step is taken with the groups there are"
+    )
+    tolerance: NonNegative = Field(default=1e-6, description="outcomes that differ by no more than this are equal")
+
+
+def _switch(value: Any) -> Any:
+    """`dynamic_sampling: true` is short for `dynamic_sampling: {enabled: true}`."""
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
 class Grpo(Optimizer):
     """Group-relative policy optimisation (DeepSeekMath, arXiv:2402.03300) on verifiable rewards."""
 
@@ -228,7 +243,13 @@ class Grpo(Optimizer):
         description="sum: the weighted sum, normalised within its group; normalise_each: each reward within its group, "
         "then the weighted sum over the batch (GDPO, arXiv:2601.05242)",
     )
-    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_pp"] = Field(
+        default="grpo", description="a preset; its knobs are the keys from advantage to dynamic_sampling"
+    )
+    advantage: Literal["group", "batch", "mean", "leave_one_out", "whitened"] | None = None
+    surrogate: Literal["clip", "cispo"] | None = None
+    ratio: Literal["token", "sequence"] | None = None
+    average: Literal["completion", "token", "constant"] | None = None
     steps: Count = Field(description="optimiser steps")
     prompts_per_step: Count = 32
     group_size: Annotated[int, BeforeValidator(_whole), Field(ge=2, strict=True)] = 8
@@ -236,6 +257,20 @@ class Grpo(Optimizer):
     beta: NonNegative = Field(default=0.0, description="weight of the KL penalty")
     clip_low: PositiveFloat | None = None
     clip_high: PositiveFloat | None = None
+    mask_truncated: StrictBool | None = Field(
+        default=None, description="leave completions that the length limit ended out of the loss"
+    )
+    dynamic_sampling: Annotated[DynamicSampling | None, BeforeValidator(_switch)] = Field(
+        default=None, description="draw further prompts for groups without signal: true, false, or {rounds, tolerance}"
+    )
+    outcome: str | None = Field(
+        default=None,
+        description="the reward that says whether an answer is right; the first with weight and no only_if if absent",
+    )
+    entropy_bonus: NonNegative = Field(default=0.0, description="weight of the mean entropy per token, which is paid")
+    high_entropy_share: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        default=1.0, description="train on this share of the tokens, those of highest entropy (arXiv:2506.01939)"
+    )
     rollout: Rollout = Field(default_factory=Rollout)
     schedule: Literal["constant", "linear", "cosine", "cosine_with_min_lr", "constant_with_warmup"] = "constant"
     warmup: Share = 0.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import statistics
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,14 @@ from aha.data.sources import read_problems
 from aha.errors import AhaError, Mistake, RecipeError, RunDirError
 from aha.metrics import short_names
 from aha.recipe import load_recipe
+from aha.recipe.algorithms import algorithm_of
 from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import RunDir, finite, read_jsonl
 from aha.types import Completion, Problem
 
-SCALINGS = ("group", "batch", "none")
-"""TRL's `scale_rewards`: by the deviation within the group, or within the step, or not at all."""
+SCALINGS = ("group", "batch", "none", "leave_one_out", "whitened")
+"""What the recipe's `advantage` can be (none is `mean`): by the deviation within the group, or within the step, or not at
+all; times n / (n - 1); or by the deviation of what the group's mean leaves."""
 STABLE = 1e-4
 """What TRL adds to the deviation before it divides."""
 TOLERANCE = 2e-3
@@ -204,8 +205,10 @@ class Rescoring:
 
     def _masked(self, row: Row) -> bool:
         """Whether the loss left this completion out, whatever its advantage."""
-        masks = self._block.trainer.get("mask_truncated_completions", self._block.algorithm == "dapo")
-        return bool(masks) and bool(row["truncated"])
+        if "in_loss" in row:
+            return not row["in_loss"]
+        masks = self._block.trainer.get("mask_truncated_completions", algorithm_of(self._block).mask_truncated)
+        return bool(masks) and bool(row["truncated"])  # of runs that did not write it down
 
 
 def advantages(groups: Sequence[Sequence[float | None]], scaling: str) -> list[float]:
@@ -217,13 +220,27 @@ def advantages(groups: Sequence[Sequence[float | None]], scaling: str) -> list[f
     [0.71, -0.71, 0.0, 0.0, 0.0, 0.0]
     """
     everyone = [reward for group in groups for reward in group if reward is not None]
+    centred = [
+        reward - mean for group, mean in zip(groups, map(_mean, groups), strict=True) for reward in _known(group)
+    ]
     found: list[float] = []
     for group in groups:
-        known = [reward for reward in group if reward is not None]
-        mean = math.fsum(known) / len(known) if known else 0.0
-        divisor = 1.0 if scaling == "none" else _divisor(known if scaling == "group" else everyone)
+        known, mean = _known(group), _mean(group)
+        divisor: float | None = 1.0
+        if scaling == "leave_one_out":
+            divisor = (len(known) - 1) / len(known) if len(known) > 1 else None
+        elif scaling != "none":
+            divisor = _divisor({"group": known, "batch": everyone, "whitened": centred}[scaling])
         found += [0.0 if reward is None or divisor is None else (reward - mean) / divisor for reward in group]
     return found
+
+
+def _known(group: Sequence[float | None]) -> list[float]:
+    return [reward for reward in group if reward is not None]
+
+
+def _mean(group: Sequence[float | None]) -> float:
+    return statistics.fmean(_known(group)) if _known(group) else 0.0
 
 
 def _divisor(values: Sequence[float]) -> float | None:

@@ -51,8 +51,9 @@ class Context:
         set_seed(self.plan.recipe.seed)
         return load_model(parent, self.plan.recipe.model, self.device), load_tokenizer(parent)
 
-    def choose_kernels(self, architecture: str) -> kernels.Kernels:
-        chosen = kernels.choose(self.stage.name, self.plan.recipe.kernels, self.device, architecture)
+    def choose_kernels(self, architecture: str, plain: str | None = None) -> kernels.Kernels:
+        """What this stage runs fused; `plain` says why its loss cannot be, where it cannot."""
+        chosen = kernels.choose(self.stage.name, self.plan.recipe.kernels, self.device, architecture, plain)
         write_json(self.folder / "kernels.json", chosen.record())
         return chosen
 

@@ -13,6 +13,7 @@ from aha.data.chat import messages_of, prompt_ids
 from aha.data.sources import Tally, read_problems
 from aha.errors import DataError
 from aha.models.load import load_tokenizer
+from aha.recipe.algorithms import plain_loss
 from aha.recipe.schema import Grpo
 from aha.rewards.scorer import Scorer
 from aha.rollout.engine import EngineLimits, Sampling
@@ -39,7 +40,10 @@ def run(context: Context) -> None:
         context.say(f"rollouts: {choice.name}, {choice.why}")
         engine = start_engine(choice, parent.path, _limits(context, block), recipe.seed)
         model, tokenizer = context.open_model(parent)
-        kernels = context.choose_kernels(model.config.model_type)
+        plain = plain_loss(block)
+        kernels = context.choose_kernels(model.config.model_type, plain)
+        if plain:
+            context.say(f"kernels: torch, {plain}")
         context.note(context.stage.steps, tallies, problems=len(problems), engine=choice.name, engine_why=choice.why)
         checkpoint, resume_step = context.resume_point()
         sampling = Sampling(block.rollout.max_tokens, block.rollout.temperature, block.rollout.top_p)

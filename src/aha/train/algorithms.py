@@ -1,36 +1,51 @@
-"""The algorithms: each preset is TRL's own switches for one paper's objective, and every one of them can be set beside it.
+"""The algorithms in TRL's words: `recipe/algorithms.py` says what a preset is, this file which switches compute it.
 
-A recipe says `algorithm: dapo`; this file says what that means to TRL's GRPOTrainer.
+TRL has the losses and three of the advantages. The other two are computed here, from the rewards of the whole step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from aha.errors import KernelError
 from aha.models.kernels import Kernels
+from aha.recipe.algorithms import algorithm_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Grpo
 
-ALGORITHMS: dict[str, dict[str, Any]] = {
-    "grpo": {"loss_type": "grpo", "scale_rewards": "group"},  # DeepSeekMath, arXiv:2402.03300, eq. 3
-    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},  # arXiv:2503.20783, eq. 5
-    "dapo": {"loss_type": "dapo", "epsilon_high": 0.28, "mask_truncated_completions": True},  # arXiv:2503.14476, eq. 8
-    "gspo": {  # arXiv:2507.18071, eq. 5
-        "loss_type": "grpo",
-        "importance_sampling_level": "sequence",
-        "epsilon": 3e-4,
-        "epsilon_high": 4e-4,
-    },
-    "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},  # MiniMax-M1, arXiv:2506.13585, eq. 4
+LOSSES = {
+    ("clip", "completion"): "grpo",
+    ("clip", "token"): "dapo",
+    ("clip", "constant"): "dr_grpo",
+    ("cispo", "token"): "cispo",
 }
+"""Surrogate and average -> TRL's loss_type. A recipe with another pair is refused where it is read."""
+
+SCALES = {"group": "group", "batch": "batch"}
+"""Advantage -> TRL's scale_rewards; none for the rest."""
 
 # How several rewards become one advantage. The second is GDPO, arXiv:2601.05242.
 COMBINATIONS = {"sum": "sum_then_normalize", "normalise_each": "normalize_then_sum"}
 
+STABLE = 1e-4
+"""What TRL adds to a deviation before it divides."""
+
 
 def options_of(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any]:
     """TRL's arguments for a recipe's `grpo:` block, beside those that all stages share."""
-    options: dict[str, Any] = ALGORITHMS[block.algorithm] | {
+    algorithm = algorithm_of(block)
+    return {
+        "loss_type": LOSSES[algorithm.surrogate, algorithm.average],
+        "scale_rewards": SCALES.get(algorithm.advantage, "none"),
+        "importance_sampling_level": algorithm.ratio,
+        "epsilon": algorithm.clip_low,
+        "epsilon_high": algorithm.clip_high,
+        "mask_truncated_completions": algorithm.mask_truncated,
+        "entropy_coef": block.entropy_bonus,
+        "top_entropy_quantile": block.high_entropy_share,
         "max_steps": stage.steps,
         "warmup_steps": round(block.warmup * (stage.steps or 0)),
         "num_generations": block.group_size,
@@ -49,8 +64,36 @@ def options_of(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any
         "liger_kernel_config": kernels.liger,
         "log_completions": False,
     }
-    if block.clip_low is not None:
-        options["epsilon"] = block.clip_low
-    if block.clip_high is not None:
-        options["epsilon_high"] = block.clip_high
-    return options
+
+
+def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
+    """r_i minus the mean of the others of its group (RLOO, arXiv:2402.14740, eq. 8).
+
+    `rewards` is (groups, members), NaN where there was no verdict; so is the result.
+    """
+    judged = (~rewards.isnan()).sum(dim=1, keepdim=True)
+    centred = rewards - rewards.nanmean(dim=1, keepdim=True)
+    return centred * judged / (judged - 1).clamp(min=1)
+
+
+def whitened(rewards: torch.Tensor) -> torch.Tensor:
+    """r_i minus its group's mean, over the deviation of that in the whole step (REINFORCE++, arXiv:2501.03262).
+
+    `rewards` is (groups, members), NaN where there was no verdict; so is the result.
+    """
+    centred = rewards - rewards.nanmean(dim=1, keepdim=True)
+    known = centred[~centred.isnan()]
+    return centred / (known.std() + STABLE) if len(known) > 1 else centred
+
+
+ESTIMATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"leave_one_out": leave_one_out, "whitened": whitened}
+"""The advantages that TRL does not have."""
+
+
+def require_whole_loss(trainer: Any) -> None:
+    """Raises KernelError when Liger's loss would drop a term that TRL adds to its own without a word."""
+    if trainer.use_liger_kernel and trainer.aux_loss_enabled:
+        raise KernelError(
+            "Liger's GRPO loss leaves out the router's load-balancing loss of this mixture of experts. Write kernels: "
+            "torch, or grpo.trainer: {router_aux_loss_coef: 0} to do without"
+        )

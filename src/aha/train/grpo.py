@@ -18,12 +18,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from aha.metrics import MetricsWriter
 from aha.models.kernels import Kernels, verify
+from aha.recipe.algorithms import algorithm_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
 from aha.rewards.scorer import Scorer
 from aha.rundir import write_jsonl
 from aha.seeds import seed_of
-from aha.train.algorithms import options_of
+from aha.train.algorithms import ESTIMATORS, options_of, require_whole_loss
 from aha.train.bridge import EngineBridge, Policy, bridged, require_same_policy
 from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
@@ -38,17 +39,31 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
     judge: Judge
     rollouts: Path
     vllm_generation: EngineBridge
+    advantage = "group"
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        self._estimate_advantages(output)
         self._leave_out_unjudged(output)
         step = self.state.global_step + 1
         suffix = "" if self.accelerator.num_processes == 1 else f"-rank{self.accelerator.process_index}"
         path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
-        rows = zip(self.judge.last, output["advantages"].tolist(), strict=True)
-        write_jsonl(path, (rollout_line(step, *judgement, advantage) for judgement, advantage in rows))
+        in_loss = (output["completion_mask"] * output["tool_mask"]).any(dim=1).tolist()
+        rows = zip(self.judge.last, output["advantages"].tolist(), in_loss, strict=True)
+        write_jsonl(path, (rollout_line(step, *judgement, *rest) for judgement, *rest in rows))
         self._record()
         return output
+
+    def _estimate_advantages(self, output: dict[str, Any]) -> None:
+        """The advantages that TRL does not have, of the totals of all processes; 0 where there is no verdict."""
+        estimate = ESTIMATORS.get(self.advantage)
+        if estimate is None:
+            return
+        mine = [float("nan") if judged.total is None else judged.total for _, _, judged in self.judge.last]
+        everyone = self.accelerator.gather(torch.tensor(mine, device=self.accelerator.device))
+        found = estimate(everyone.view(-1, self.judge.group_size)).flatten().nan_to_num(nan=0.0)
+        start = self.accelerator.process_index * len(mine)
+        output["advantages"] = found[start : start + len(mine)]
 
     def _leave_out_unjudged(self, output: dict[str, Any]) -> None:
         """Take the tokens of completions without a verdict out of the loss and of its token count.
@@ -125,6 +140,8 @@ def make_grpo_trainer(
             callbacks=[journal],
             peft_config=lora_config(block.lora),
         )
+    require_whole_loss(trainer)
+    trainer.advantage = algorithm_of(block).advantage
     trainer.judge = judge
     trainer.rollouts = folder / "rollouts"
     trainer.rollouts.mkdir(parents=True, exist_ok=True)

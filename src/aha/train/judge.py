@@ -71,9 +71,9 @@ def without_signal(judged: Sequence[Judged], names: Sequence[str], group_size: i
 
 
 def rollout_line(
-    step: int, problem: Problem, completion: Completion, judged: Judged, advantage: float
+    step: int, problem: Problem, completion: Completion, judged: Judged, advantage: float, in_loss: bool
 ) -> dict[str, Any]:
-    """One line of `rollouts/step-….jsonl`."""
+    """One line of `rollouts/step-….jsonl`; `in_loss` says whether its tokens are trained on."""
     return {
         "step": step,
         "problem_id": problem.id,
@@ -88,4 +88,5 @@ def rollout_line(
         },
         "reward": judged.total,
         "advantage": round(advantage, 6),
+        "in_loss": in_loss,
     }
