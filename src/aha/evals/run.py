@@ -58,9 +58,8 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
             path = run.root / "eval" / target / f"{task.name}.jsonl"
             found[task.name] = asdict(_write(path, task, settings, sampled, judged))
         results = read_object(run.root / "results.json") or {}
-        write_json(
-            run.root / "results.json", results | {target: {"fingerprint": checkpoint.fingerprint, "tasks": found}}
-        )
+        measured = {"fingerprint": checkpoint.fingerprint, "files": evaluation.files, "tasks": found}
+        write_json(run.root / "results.json", results | {target: measured})
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, system: str | None) -> list[int]:

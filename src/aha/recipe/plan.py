@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from aha.recipe.batch import (
     Stage,
     batch_size,
@@ -21,6 +23,7 @@ from aha.recipe.batch import (
 )
 from aha.recipe.estimate import Prediction, predict
 from aha.recipe.hardware import machine_of
+from aha.recipe.inputs import Files, changed, files_of_stage, files_of_tasks
 from aha.recipe.load import DOES_NOT_CHANGE_THE_RUN, hash_of
 from aha.recipe.schema import Block, Cpt, Eval, Grpo, Recipe, asked_of
 from aha.rundir import STAGES, RunDir, read_object
@@ -47,6 +50,8 @@ class StagePlan(Block):
     """At most: GRPO's completions may be shorter."""
     save_every: int | None
     inputs_hash: str
+    files: dict[str, str] = Field(default_factory=dict)
+    """What it reads besides the recipe -> digest: see `recipe/inputs.py`."""
     state: State
     why: str
 
@@ -58,6 +63,8 @@ class EvalPlan(Block):
     tasks: list[str]
     after: str
     """The stage directory after which it runs; `base` before the first stage."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Problems on this machine and code of graders -> digest."""
     state: Literal["run", "skip"]
     why: str
 
@@ -97,8 +104,9 @@ def _stages(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     plans: list[StagePlan] = []
     for name, stage in stages_of(recipe):
         parent = plans[-1] if plans else None
-        inputs_hash = _inputs_hash(recipe, name, parent)
-        state, why = _state(run, name, inputs_hash, parent)
+        files = files_of_stage(recipe, name)
+        inputs_hash = _inputs_hash(recipe, name, files, parent)
+        state, why = _state(run, name, inputs_hash, files, parent)
         steps = _steps(stage)
         processes, micro = world_size(stage, recipe.hardware), micro_batch(stage, recipe.hardware)
         plans.append(
@@ -114,6 +122,7 @@ def _stages(recipe: Recipe, run: RunDir) -> list[StagePlan]:
                 tokens_per_step=batch_size(stage) * sequence_length(stage),
                 save_every=_save_every(stage, steps),
                 inputs_hash=inputs_hash,
+                files=files,
                 state=state,
                 why=why,
             )
@@ -135,14 +144,15 @@ def _save_every(stage: Stage, steps: int | None) -> int | None:
     return math.ceil(max(1, steps / 10) / cycle) * cycle
 
 
-def _inputs_hash(recipe: Recipe, name: str, parent: StagePlan | None) -> str:
+def _inputs_hash(recipe: Recipe, name: str, files: Files, parent: StagePlan | None) -> str:
     """Over everything that the stage's result depends on, its ancestors included."""
     included = {name, "model", "chat", "kernels", "hardware", "seed"}
     inputs = recipe.model_dump(mode="json", include=included, exclude=DOES_NOT_CHANGE_THE_RUN)
-    return hash_of({**inputs, "parent": parent.inputs_hash if parent else None})
+    read = {"files": files} if files else {}
+    return hash_of({**inputs, **read, "parent": parent.inputs_hash if parent else None})
 
 
-def _state(run: RunDir, name: str, inputs_hash: str, parent: StagePlan | None) -> tuple[State, str]:
+def _state(run: RunDir, name: str, inputs_hash: str, files: Files, parent: StagePlan | None) -> tuple[State, str]:
     if parent is not None and parent.state != "skip":
         return "run", f"{parent.directory}, which it starts from, runs first"
     folder = run.stage(name)
@@ -152,12 +162,22 @@ def _state(run: RunDir, name: str, inputs_hash: str, parent: StagePlan | None) -
             return "skip", "finished, and its inputs are the same"
         return "run", "finished, but its checkpoint is gone"
     newest = _newest_checkpoint(folder)
-    noted = _inputs_of_unfinished(folder)
-    if newest is not None and (noted == inputs_hash or (noted is None and done is None)):
+    noted = read_object(folder / "config.json") or {}
+    started_with = noted.get("inputs_hash")
+    if newest is not None and (started_with == inputs_hash or (started_with is None and done is None)):
         return "resume", f"interrupted after {newest}"
     if done is not None or newest is not None:
-        return "run", "its inputs have changed since it last ran"
+        return "run", f"{_listed(changed(noted.get('files'), files)) or 'its inputs have'} changed since it last ran"
     return "run", "not run yet"
+
+
+def _listed(files: list[str], most: int = 3) -> str:
+    """
+    >>> _listed(["a.py"]), _listed(["a.py", "b.py", "c.py", "d.py"]), _listed([])
+    ('a.py has', 'a.py, b.py, c.py and 1 more have', '')
+    """
+    more = f" and {len(files) - most} more" if len(files) > most else ""
+    return f"{', '.join(files[:most])}{more} {'has' if len(files) == 1 else 'have'}" if files else ""
 
 
 def _finished_checkpoint(folder: Path, done: dict[str, Any]) -> Path:
@@ -173,12 +193,6 @@ def _newest_checkpoint(folder: Path) -> str | None:
     return max(complete, default=None, key=lambda name: (len(name), name))
 
 
-def _inputs_of_unfinished(folder: Path) -> str | None:
-    """The inputs that a stage noted when it started; None when it noted none."""
-    noted = (read_object(folder / "config.json") or {}).get("inputs_hash")
-    return noted if isinstance(noted, str) else None
-
-
 # --- evaluations ---------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +204,10 @@ def _evals(recipe: Recipe, root: Path, stages: list[StagePlan]) -> list[EvalPlan
     targets_after = at_end if recipe.eval.when == "end" else {target: [target] for target in targets}
     results = read_object(root / "results.json") or {}
     fresh = {stage.directory: _fingerprint(root, stage) for stage in stages if stage.state == "skip"}
-    return [_eval_plan(recipe.eval, group, after, results, fresh) for after, group in targets_after.items() if group]
+    files = files_of_tasks(recipe.eval.tasks)
+    return [
+        _eval_plan(recipe.eval, group, after, results, fresh, files) for after, group in targets_after.items() if group
+    ]
 
 
 def _targets(recipe: Recipe, wanted: Eval, stages: list[StagePlan]) -> list[str]:
@@ -208,14 +225,15 @@ def _fingerprint(root: Path, stage: StagePlan) -> str | None:
 
 
 def _eval_plan(
-    wanted: Eval, targets: list[str], after: str, results: dict[str, Any], fresh: dict[str, str | None]
+    wanted: Eval, targets: list[str], after: str, results: dict[str, Any], fresh: dict[str, str | None], files: Files
 ) -> EvalPlan:
     tasks = [task.name for task in wanted.tasks]
-    missing = {target: why for target in targets if (why := _why_missing(wanted, target, results, fresh))}
+    missing = {target: why for target in targets if (why := _why_missing(wanted, target, results, fresh, files))}
     return EvalPlan(
         targets=list(missing) or targets,
         tasks=tasks,
         after=after,
+        files=files,
         state="run" if missing else "skip",
         why=_reasons(missing) or "measured, and the checkpoint is the same",
     )
@@ -231,7 +249,9 @@ def _reasons(missing: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(targets)}: {why}" for why, targets in targets_of.items())
 
 
-def _why_missing(wanted: Eval, target: str, results: dict[str, Any], fresh: dict[str, str | None]) -> str | None:
+def _why_missing(
+    wanted: Eval, target: str, results: dict[str, Any], fresh: dict[str, str | None], files: Files
+) -> str | None:
     """Why a target has to be measured; None when its results stand."""
     found = results.get(target)
     if not isinstance(found, dict):
@@ -245,4 +265,7 @@ def _why_missing(wanted: Eval, target: str, results: dict[str, Any], fresh: dict
     if absent:
         return f"{', '.join(absent)} not measured yet"
     other = [task.name for task in asked if measured[task.name].get("samples") != wanted.samples]
-    return f"{', '.join(other)} measured with other samples" if other else None
+    if other:
+        return f"{', '.join(other)} measured with other samples"
+    edited = _listed(changed(found.get("files"), files))
+    return f"{edited} changed since it was measured" if edited else None
