@@ -182,6 +182,18 @@ def test_a_wrong_argument_of_a_reward_is_a_mistake_in_the_recipe(tmp_path: Path)
     assert "grpo.rewards.math_answer" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("grpo.rewards.code_tests=1.0", "grpo.reward_deadline=3"),
+        ("eval.tasks.0.grader=code_tests", "eval.tasks.0.params={budget: 5}"),
+    ],
+)
+def test_a_reward_that_would_be_killed_before_it_is_done(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    done = command("plan", TINY, *overrides, "--run-dir", tmp_path)
+    assert done.returncode == 2 and ".budget" in done.stderr and "nearest   budget:" in done.stderr, done.stderr
+
+
 # --- the other commands --------------------------------------------------------------------------------------------
 
 

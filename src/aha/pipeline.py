@@ -24,6 +24,7 @@ from aha.errors import StageError
 from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash, require_fit
 from aha.report import write_report
 from aha.rewards.load import check_params, read_entry
+from aha.rewards.scorer import DEADLINE
 from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write_text
 
 POLL = 0.2  # seconds
@@ -52,10 +53,11 @@ def prepare(recipe: Recipe, run_dir: Path, source: str) -> Plan:
 
     Raises RecipeError or RewardError; touches nothing.
     """
-    for name, entry in (recipe.grpo.rewards if recipe.grpo else {}).items():
-        check_params(name, read_entry(entry).params, f"grpo.rewards.{name}")
+    if recipe.grpo:
+        for name, entry in recipe.grpo.rewards.items():
+            check_params(name, read_entry(entry).params, f"grpo.rewards.{name}", recipe.grpo.reward_deadline)
     for task in recipe.eval.tasks if recipe.eval else ():
-        check_params(task.grader, task.params, f"eval.tasks.{task.name}")
+        check_params(task.grader, task.params, f"eval.tasks.{task.name}", DEADLINE)
     plan = make_plan(recipe, run_dir, source)
     if plan.prediction:
         require_fit(recipe, plan.prediction.machine, [stage.name for stage in plan.stages if stage.state != "skip"])

@@ -126,6 +126,16 @@ def test_types_are_checked_without_coercion(tmp_path: Path, params: dict[str, ob
         check_params(reward_file(tmp_path, PARAMS), params)
 
 
+def test_a_budget_ends_before_the_deadline() -> None:
+    check_params("code_tests", {"budget": 4.5}, deadline=5.0)
+    check_params("code_tests", {"budget": 60.0})
+    for params, deadline, most in (({"budget": 4.6}, 5.0, "4.5"), ({}, 2.0, "1.8")):
+        with pytest.raises(RecipeError) as caught:
+            check_params("code_tests", params, "grpo.rewards.code_tests", deadline)
+        (mistake,) = caught.value.mistakes
+        assert (mistake.where, mistake.nearest) == ("grpo.rewards.code_tests.budget", f"budget: {most}")
+
+
 def test_a_reward_without_params_takes_none() -> None:
     with pytest.raises(RecipeError, match="speed"):
         check_params("first_number", {"speed": 3})

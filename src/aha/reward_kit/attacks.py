@@ -1,4 +1,4 @@
-"""Honest completions, and what a policy writes that wants marks for nothing.
+"""What a policy writes that wants marks for nothing.
 
 A policy under GRPO finds whatever pays. Each attack here has been seen to pay somewhere: graders that take the last
 number, look for the answer anywhere in the text, read the think block, believe what the text says of itself, or run it.
@@ -8,39 +8,14 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aha.types import Completion, Problem
 
-SHORT, LONG = 40, 400
-"""Tokens that an honest completion claims to have: rewards may look at the length."""
 JUNK = 1 << 20
 """Characters of junk."""
 CHARACTERS_PER_TOKEN = 4
-
-WORKING = "First step: 3 + 4 = 7.\nThen I take away two, 7 - 2 = 5, and go on from there.\nSo it should be {answer}."
-
-
-def _own(problem: Problem) -> str:
-    return str(problem.meta.get("completion", ""))
-
-
-def _thought(answer: str) -> str:
-    return f"<think>\n{WORKING.replace('{answer}', answer)}\n</think>\n"
-
-
-FORMS: dict[str, Callable[[Problem], str]] = {
-    "as its row's completion": _own,
-    "in an answer tag": lambda problem: f"{_thought(problem.answer)}<answer>{problem.answer}</answer>",
-    "in a box in an answer tag": lambda problem: (
-        f"{_thought(problem.answer)}<answer>\\boxed{{{problem.answer}}}</answer>"
-    ),
-    "in a box": lambda problem: f"{_thought(problem.answer)}The answer is \\boxed{{{problem.answer}}}.",
-    "in words": lambda problem: f"{_thought(problem.answer)}The answer is {problem.answer}.",
-    "alone": lambda problem: f" {problem.answer}",
-}
-"""How an honest completion gives its answer. Rewards differ in what they read; the check finds out which they do."""
 
 
 def attacks(problem: Problem, others: Sequence[str], mark: Path) -> Iterator[tuple[str, Completion]]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import Mistake, RecipeError, RewardError
-from aha.reward_kit.attacks import FORMS, LONG, SHORT, attacks, junk
+from aha.reward_kit.attacks import attacks, junk
 from aha.reward_kit.problems import BUILTIN
+from aha.rewards.honest import AS_ITS_ROW, FORMS, LONG, OPTIONS, SHORT, USUAL
 from aha.rewards.load import Reward, load_reward
 from aha.rewards.scorer import Scorer, Verdict
 from aha.types import Completion, Problem
@@ -42,8 +43,6 @@ FAULTS = {
 }
 """Check -> how the reason of a `Failure` reads that fails it."""
 NEEDS_COLUMNS = re.compile(r"^raised (KeyError|TypeError: .*missing \d+ required)")
-OPTIONS = ("0", "1", "2", "3", "A", "B", "yes", "no")
-"""Wrong answers for a problem whose data hold no other answer than its own."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _stance(judges: _Judges, sets: Mapping[str, list[Problem]]) -> Stance:
         few = problems[:SAMPLE]
         found = []
         for form in FORMS:
-            if form != "as its row's completion" or all(problem.meta.get("completion") for problem in few):
+            if form != AS_ITS_ROW or all(problem.meta.get("completion") for problem in few):
                 verdicts = judges.judge([_honest(problem, problems, form) for problem in few])
                 found.append((form, verdicts))
         known = [one.value for _, verdicts in found for said in verdicts for one in said if one.value is not None]
@@ -192,7 +191,7 @@ def _stance(judges: _Judges, sets: Mapping[str, list[Problem]]) -> Stance:
 
 def _honest(problem: Problem, problems: Sequence[Problem], form: str) -> Group:
     """A right and a wrong answer, each short and long, to be judged side by side."""
-    texts = [FORMS[form](problem), FORMS[form](_mistaken(problem, problems))]
+    texts = [FORMS[form](one, USUAL) for one in (problem, _mistaken(problem, problems))]
     return Group(problem, tuple(Completion(text, tokens) for tokens in (SHORT, LONG) for text in texts))
 
 

@@ -32,6 +32,8 @@ Judge = Callable[[Sequence[Completion], Problem], Any]
 
 HOUSE_FUNCTIONS = ("score", "score_group")
 REASON_LIMIT = 500
+BEFORE_DEADLINE = 0.9
+"""Share of its deadline that a reward may plan for: the rest is for starting, and for stopping what it runs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Reward:
     warm_up: Callable[[], object]
     range: tuple[float, float] | None = None
     """The lowest and the highest value, where the reward's file declares a `RANGE`."""
+    budget: float | None = None
+    """Seconds that it gives itself for a completion, where its `Params` have a `budget`."""
 
     def score_group(self, completions: Sequence[Completion], problem: Problem) -> list[Score]:
         """One score per completion, in their order."""
@@ -72,17 +76,27 @@ def load_reward(name: str, params: Mapping[str, Any], where: str = "") -> Reward
     whole_group = found == "score_group"
     warm_up = _with_params(getattr(module, "warm_up", lambda: None), 0, arguments)
     judge = _house_judge(function, arguments, whole_group)
-    return Reward(name, judge, whole_group, warm_up, getattr(module, "RANGE", None))
+    budget = getattr(arguments, "budget", None)
+    return Reward(name, judge, whole_group, warm_up, getattr(module, "RANGE", None), budget)
 
 
-def check_params(name: str, params: Mapping[str, Any], where: str = "") -> None:
+def check_params(name: str, params: Mapping[str, Any], where: str = "", deadline: float | None = None) -> None:
     """What can be said about a reward at plan time, without importing anything heavy: RecipeError when it is wrong.
 
-    Files are executed (they keep heavy imports in `warm_up`); a `package.module:function` is only looked up.
+    Files are executed (they keep heavy imports in `warm_up`); a `package.module:function` is only looked up. With a
+    `deadline`, the seconds for a completion, the reward's own `budget` has to end before it.
     """
     source, _ = locate(name, where or name)
-    if isinstance(source, Path):
-        load_reward(name, params, where)
+    if not isinstance(source, Path):
+        return
+    budget = load_reward(name, params, where).budget
+    most = BEFORE_DEADLINE * (deadline or math.inf)
+    if budget is not None and budget > most:
+        expected = (
+            f"at most {most:g}, or a deadline above {budget / BEFORE_DEADLINE:g} s: the judge is killed at its deadline "
+            f"of {deadline:g} s, and what it was judging has no verdict"
+        )
+        raise RecipeError(Mistake(f"{where or name}.budget", f"{budget:g} s", expected, f"budget: {most:g}"))
 
 
 class Entry(NamedTuple):

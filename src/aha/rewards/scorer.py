@@ -23,6 +23,8 @@ from aha.types import Completion, Problem
 
 TEXT_LIMIT = 1 << 18
 """Characters of a completion that rewards see. Twice what 32k tokens of honest reasoning come to; of more, the end."""
+DEADLINE = 5.0
+"""Seconds for a completion where nobody says otherwise; evaluations always take it."""
 BUDGET_SAMPLE = 20
 """Completions that must have been judged before the failure budget is held against a reward."""
 
@@ -59,20 +61,26 @@ class Scorer:
     def __init__(
         self,
         rewards: Mapping[str, float | Mapping[str, Any]],
-        deadline: float = 5.0,
+        deadline: float = DEADLINE,
         workers: int = 2,
         failure_budget: float = 0.05,
         where: str = "rewards",
     ):
         entries = {name: read_entry(entry) for name, entry in rewards.items()}
         for name, entry in entries.items():
-            check_params(name, entry.params, f"{where}.{name}")
+            check_params(name, entry.params, f"{where}.{name}", deadline)
         short = short_names(entries)
         self.weights = {short[name]: entry.weight for name, entry in entries.items()}
         self._gates = {short[name]: short[entry.only_if] for name, entry in entries.items() if entry.only_if}
         self._budget = {short[name]: _Budget(name, failure_budget) for name in entries}
         self._pool = Pool([(name, entry.params) for name, entry in entries.items()], workers, deadline)
         self._lock = threading.Lock()
+
+    @property
+    def decisive(self) -> list[str]:
+        """The rewards without whose verdict a completion has no total: those with a weight, and their gates."""
+        gates = [gate for name, gate in self._gates.items() if self.weights[name]]
+        return [name for name, weight in self.weights.items() if weight or name in gates]
 
     def score(self, completions: Sequence[Completion], problems: Sequence[Problem], group_size: int) -> list[Judged]:
         """Verdicts for flat, aligned lists in which each `group_size` neighbours answer the same problem."""
