@@ -47,6 +47,17 @@ def test_traces_that_are_all_longer_than_the_sequence(tmp_path: Path) -> None:
     refused(tmp_path, recipe, "all 4 traces are longer than distill.max_tokens 64")
 
 
+def test_references_that_the_reward_misreads(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} + 1 ?", "answer": f"{n + 1}" if n else r"\frac{1}{\lceil x"} for n in range(40)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = NANO[: NANO.index("cpt:")] + NANO[NANO.index("grpo:") : NANO.index("eval:")]
+    recipe = recipe.replace("{builtin: arithmetic/problems, rows: 40}", "{path: sums.jsonl}")
+    refused(
+        tmp_path, recipe, "grpo.data: of 40 problems, 1 cannot be trained", "path:sums.jsonl-0 (answer", "math_answer:"
+    )
+    assert not any((tmp_path / "runs" / "nano" / "3-grpo").glob("rollouts/*")), "nothing was trained on before"
+
+
 def test_a_checkpoint_with_another_chat_format_is_refused_with_the_difference(tmp_path: Path, finished: Path) -> None:
     (tmp_path / "bad.yaml").write_text(DISTILL.replace("distill:", "chat: {system: Think first.}\ndistill:", 1))
     run = tmp_path / "runs" / "nano"

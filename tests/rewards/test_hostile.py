@@ -2,14 +2,17 @@
 memory of the workers stays flat.
 
 `AHA_HOSTILE=10000 pytest -s tests/rewards/test_hostile.py` runs the full promise; the default is a tenth of it. `-s`
-prints one line per reward. A new reward is one line in LIBRARY.
+prints the table, one line per reward. A new reward is one line in LIBRARY.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import statistics
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +20,8 @@ import pytest
 from rewards.hostile import hostile_completion
 
 from aha.recipe.reward_files import reward_names
-from aha.rewards.contract import Problem
-from aha.rewards.scorer import Scorer
+from aha.rewards.contract import Completion, Problem
+from aha.rewards.scorer import Scorer, Verdict
 
 COUNT = int(os.environ.get("AHA_HOSTILE", "1000"))
 CHUNK = 200
@@ -77,38 +80,77 @@ def test_the_whole_library_is_tried() -> None:
     assert not missing, f"give {', '.join(missing)} a line in LIBRARY of {Path(__file__).name}, or take it out"
 
 
+class Tally:
+    """What a reward did with its hostile completions."""
+
+    def __init__(self, is_grader: bool):
+        self.is_grader = is_grader
+        self.seen = self.full = self.failed = 0
+        self.slowest = 0.0
+        self.withheld: Counter[str] = Counter()
+        self.offenders: list[str] = []
+        self.held: dict[int, list[float]] = {}
+        """Worker -> MiB that it held after each of its chunks."""
+
+    def note(self, completion: Completion, verdict: Verdict) -> None:
+        full = self.is_grader and verdict.value is not None and verdict.value >= 1.0
+        self.seen += 1
+        self.full += full
+        self.failed += verdict.failed
+        self.slowest = max(self.slowest, verdict.seconds)
+        if verdict.value is None:
+            self.withheld[verdict.reason[:60]] += 1
+        if full or verdict.value is None:
+            self.offenders.append(f"{verdict.value} {verdict.reason[:80]}: {completion.text[:100]!r}")
+
+    @property
+    def growth(self) -> float:
+        """MiB per 1,000 completions, by least squares over the longest life of a worker; its first chunk warms it up."""
+        longest = max(self.held.values(), key=len)[1:]
+        if len(longest) < 3:
+            return 0.0
+        return statistics.linear_regression(range(len(longest)), longest).slope * 1000 / CHUNK
+
+    def line(self, name: str, seconds: float) -> str:
+        full = str(self.full) if self.is_grader else "-"
+        withheld = ", ".join(f"{count} {reason}" for reason, count in self.withheld.items()) or "0"
+        most = max(map(max, self.held.values()))
+        figures = f"{self.seen:,} | {full} | {withheld} | {self.failed} | {self.slowest:.2f} s | {most:.0f} | {self.growth:+.2f}"
+        return f"| `{name}` | {figures} | {seconds:.0f} s |"
+
+
+HEAD = (
+    "| reward | completions | wrong full marks | without a verdict | crashes, time-outs | slowest "
+    "| MiB at most | MiB per 1,000 | all |\n" + "|---" * 9 + "|"
+)
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[str]]:
+    """Lines for the table, which is printed when all rewards are through."""
+    lines: list[str] = []
+    yield lines
+    print("\n" + "\n".join([HEAD, *lines]))
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", sorted(LIBRARY))
-def test_hostile_completions(name: str) -> None:
+def test_hostile_completions(name: str, table: list[str]) -> None:
     entry = LIBRARY[name]
     rng = random.Random(0)
-    full = failed = seen = 0
-    slowest = 0.0
-    memory: list[float] = []
-    offenders: list[str] = []
+    tally = Tally(entry.is_grader)
     began = time.perf_counter()
     with Scorer({name: {"weight": 1.0, **entry.arguments}}, deadline=10, workers=1, failure_budget=1.0) as scorer:
-        while seen < COUNT:
-            completions = [hostile_completion(rng) for _ in range(min(CHUNK, COUNT - seen))]
+        while tally.seen < COUNT:
+            completions = [hostile_completion(rng) for _ in range(min(CHUNK, COUNT - tally.seen))]
             asked = [entry.problems[number // GROUP % len(entry.problems)] for number in range(len(completions))]
             for completion, judged in zip(completions, scorer.score(completions, asked, GROUP), strict=True):
-                verdict = judged.verdicts[name]
-                slowest = max(slowest, verdict.seconds)
-                wrong_mark = entry.is_grader and verdict.value is not None and verdict.value >= 1.0
-                full += wrong_mark
-                failed += verdict.failed
-                if verdict.failed or wrong_mark or verdict.value is None:
-                    offenders.append(f"{verdict.value} {verdict.reason[:80]}: {completion.text[:100]!r}")
-            seen += len(completions)
-            memory.append(max(resident(worker.pid) for worker in scorer._pool._idle) if scorer._pool._idle else 0.0)
-    seconds = time.perf_counter() - began
-    held = [each for each in memory if each]
-    print(
-        f"{name:<16}{seen:>7} completions {seconds:8.1f} s  slowest {slowest:6.2f} s  "
-        f"full marks {full if entry.is_grader else '-'}  failures {failed}  "
-        f"MiB {held[0]:.0f} -> {held[-1]:.0f}, at most {max(held):.0f}"
-    )
-    assert not offenders, "\n".join(offenders[:20])
+                tally.note(completion, judged.verdicts[name])
+            for worker in scorer._pool._idle:
+                tally.held.setdefault(worker.pid, []).append(resident(worker.pid))
+    table.append(tally.line(name, time.perf_counter() - began))
+    assert not tally.offenders, "\n".join(tally.offenders[:20])
+    held = [each for life in tally.held.values() for each in life]
     assert max(held) - held[0] < MEMORY
 
 

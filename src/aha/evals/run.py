@@ -22,7 +22,9 @@ from aha.evals.stats import majority, pass_at_k, share
 from aha.models.load import load_tokenizer, read_weights
 from aha.recipe.plan import EvalPlan, Plan
 from aha.recipe.schema import Eval, Task, asked_of
-from aha.rewards.scorer import Judged, Scorer
+from aha.rewards.golds import ALLOWED, check_golds
+from aha.rewards.honest import Tags
+from aha.rewards.scorer import DEADLINE, Judged, Scorer
 from aha.rollout.engine import Engine, EngineLimits, Generation, Sampling
 from aha.rollout.start import choose_engine, start_engine
 from aha.rundir import RunDir, read_object, write_json, write_jsonl
@@ -30,7 +32,6 @@ from aha.seeds import seed_of
 from aha.train.trainer import mixed_bf16
 from aha.types import Checkpoint, Completion, Problem, Results
 
-DEADLINE = 5.0
 FAILURES = 0.05
 MAX_SEQUENCES = 256
 
@@ -40,7 +41,7 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
     settings = plan.recipe.eval
     assert settings is not None
     tasks = [task for task in settings.tasks if task.name in evaluation.tasks]
-    problems = {task.name: read_problems(task.data, plan.recipe.seed)[0] for task in tasks}
+    problems = {task.name: _problems(plan, task, run) for task in tasks}
     engine: Engine | None = None
     for target in evaluation.targets:
         checkpoint = handoff.checkpoint_of(target, plan.recipe, run.root)
@@ -60,6 +61,24 @@ def evaluate(plan: Plan, evaluation: EvalPlan, run: RunDir) -> None:
         results = read_object(run.root / "results.json") or {}
         measured = {"fingerprint": checkpoint.fingerprint, "files": evaluation.files, "tasks": found}
         write_json(run.root / "results.json", results | {target: measured})
+
+
+def _problems(plan: Plan, task: Task, run: RunDir) -> list[Problem]:
+    """A task's problems, but for those whose own answer its grader does not take: see `rewards/golds.py`."""
+    problems, _ = read_problems(task.data, plan.recipe.seed)
+    chat = plan.recipe.chat
+    with _grader(task) as scorer:
+        allowed = max(ALLOWED, *(source.bad_rows for source in task.data))
+        found = check_golds(scorer, problems, Tags(chat.think, chat.answer), allowed, where=f"eval task {task.name}")
+    if not found.whole:
+        with (run.root / "eval" / "remarks.txt").open("a") as file:
+            file.writelines(f"{task.name}: {remark}\n" for remark in found.remarks())
+    return found.kept
+
+
+def _grader(task: Task) -> Scorer:
+    rewards = {task.grader: {"weight": 1.0, **task.params}}
+    return Scorer(rewards, DEADLINE, 2, FAILURES, f"eval.tasks.{task.name}")
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, system: str | None) -> list[int]:
@@ -123,9 +142,7 @@ def _sample(
 
 
 def _grade(task: Task, sampled: list[Sample]) -> list[Judged]:
-    with Scorer(
-        {task.grader: {"weight": 1.0, **task.params}}, DEADLINE, 2, FAILURES, f"eval.tasks.{task.name}"
-    ) as scorer:
+    with _grader(task) as scorer:
         return scorer.score([completion for _, _, completion in sampled], [problem for problem, _, _ in sampled], 1)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from aha.errors import DataError
-from aha.rewards.honest import AS_ITS_ROW, FORMS, OPTIONS, SHORT, Tags
+from aha.rewards.honest import AS_ITS_ROW, FORMS, OPTIONS, SHORT, USUAL, Tags
 from aha.rewards.scorer import Judged, Scorer, Verdict
 from aha.types import Completion, Problem
 
@@ -60,6 +60,11 @@ class Golds:
     """The rewards that tell right from wrong here -> the form of an answer that they read."""
     seconds: float
 
+    @property
+    def whole(self) -> bool:
+        """Whether all were checked by a reward that looks at the answer, and none was bad."""
+        return bool(self.graders) and not self.bad and self.checked == self.of
+
     def remarks(self) -> list[str]:
         """What a person should know about it."""
         by = ", ".join(f"{name} reads them {form}" for name, form in self.graders.items())
@@ -81,11 +86,16 @@ NO_GRADER = "no reward tells a problem's own answer from another one's, so what 
 
 
 def check_golds(
-    scorer: Scorer, problems: Sequence[Problem], tags: Tags, allowed: float = ALLOWED, most: int = MOST
+    scorer: Scorer,
+    problems: Sequence[Problem],
+    tags: Tags = USUAL,
+    allowed: float = ALLOWED,
+    most: int = MOST,
+    where: str = "data",
 ) -> Golds:
     """The problems whose own answer earns full marks from every reward that decides something; `most` are checked.
 
-    Raises DataError when more than the share `allowed` of those is bad, RewardError when a reward fails beyond its budget.
+    `tags` are the chat's, and `where` is what a person calls these problems. Raises DataError when more than the share `allowed` of those is bad, RewardError when a reward fails beyond its budget.
     """
     began = time.perf_counter()
     count = min(most, len(problems))
@@ -94,7 +104,7 @@ def check_golds(
     check.find_out(chosen[:: max(1, count // PROBED)][:PROBED])
     bad = check.bad_among(chosen)
     if len(bad) > allowed * count:
-        raise DataError(_refusal(list(bad.values()), count, allowed))
+        raise DataError(f"{where}: {_refusal(list(bad.values()), count, allowed)}")
     kept = [problem for number, problem in enumerate(problems) if number not in bad]
     forms = {name: form for name, (form, _) in check.graders.items()}
     return Golds(kept, list(bad.values()), count, len(problems), forms, time.perf_counter() - began)

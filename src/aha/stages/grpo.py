@@ -6,6 +6,7 @@ The engine starts on the input checkpoint and is moved to the trainer's weights 
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +16,8 @@ from aha.errors import DataError
 from aha.models.load import load_tokenizer
 from aha.recipe.algorithms import plain_loss
 from aha.recipe.schema import Grpo
+from aha.rewards.golds import ALLOWED, check_golds
+from aha.rewards.honest import Tags
 from aha.rewards.scorer import Scorer
 from aha.rollout.engine import EngineLimits, Sampling
 from aha.rollout.start import choose_engine, start_engine
@@ -36,6 +39,7 @@ def run(context: Context) -> None:
     with Scorer(
         block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards"
     ) as scorer:
+        problems, chats, golds = _with_good_answers(context, block, scorer, problems, chats)
         choice = choose_engine(block.rollout.engine)
         context.say(f"rollouts: {choice.name}, {choice.why}")
         engine = start_engine(choice, parent.path, _limits(context, block), recipe.seed)
@@ -44,7 +48,8 @@ def run(context: Context) -> None:
         kernels = context.choose_kernels(model.config.model_type, plain)
         if plain:
             context.say(f"kernels: torch, {plain}")
-        context.note(context.stage.steps, tallies, problems=len(problems), engine=choice.name, engine_why=choice.why)
+        facts = {"problems": len(problems), "golds": golds, "engine": choice.name, "engine_why": choice.why}
+        context.note(context.stage.steps, tallies, **facts)
         checkpoint, resume_step = context.resume_point()
         sampling = Sampling(block.rollout.max_tokens, block.rollout.temperature, block.rollout.top_p)
         trainer, journal = make_grpo_trainer(
@@ -105,9 +110,25 @@ def _problems(
         context.say(
             f"{dropped} of {len(problems)} prompts are longer than {block.rollout.max_prompt_tokens} tokens and were dropped"
         )
-    if len(kept) < block.prompts_per_step:
-        raise DataError(
-            f"grpo: {len(kept)} problems fit max_prompt_tokens {block.rollout.max_prompt_tokens}, "
-            f"fewer than prompts_per_step {block.prompts_per_step}"
-        )
+    _require_a_step(len(kept), block, f"fit max_prompt_tokens {block.rollout.max_prompt_tokens}")
     return kept, chats, tallies
+
+
+def _with_good_answers(
+    context: Context, block: Grpo, scorer: Scorer, problems: list[Problem], chats: list[list[dict[str, str]]]
+) -> tuple[list[Problem], list[list[dict[str, str]]], dict[str, Any]]:
+    """The problems whose own answers earn full marks, their chats, and the record of it; see `rewards/golds.py`."""
+    chat_of = {problem.id: chat for problem, chat in zip(problems, chats, strict=True)}
+    tags = Tags(context.plan.recipe.chat.think, context.plan.recipe.chat.answer)
+    found = check_golds(
+        scorer, problems, tags, max(ALLOWED, *(source.bad_rows for source in block.data)), where="grpo.data"
+    )
+    for remark in found.remarks():
+        context.say(remark)
+    _require_a_step(len(found.kept), block, "have an answer that earns full marks")
+    return found.kept, [chat_of[problem.id] for problem in found.kept], found.record()
+
+
+def _require_a_step(count: int, block: Grpo, which: str) -> None:
+    if count < block.prompts_per_step:
+        raise DataError(f"grpo: {count} problems {which}, fewer than prompts_per_step {block.prompts_per_step}")
