@@ -166,6 +166,7 @@ _MONTH = re.compile(
     r"|nov(?:ember)?|dec(?:ember)?)\b(?=\W*\d|\W*$)"
 )
 _ARTICLES = frozenset(["the", "an"])
+_JUDGEMENTS = frozenset(["yes", "no", "true", "false"])
 
 
 def _words_kind(reference: str, params: Params) -> Callable[[str, str], bool] | None:
@@ -185,7 +186,20 @@ def _words_kind(reference: str, params: Params) -> Callable[[str, str], bool] | 
 
 
 def _same_words(ours: str, reference: str) -> bool:
-    return _content(ours) == _content(reference)
+    if _content(ours) == _content(reference):
+        return True
+    pairs = [re.split(r"\band\b|∧", unwrapped(text)) for text in (ours, reference)]
+    if len(pairs[0]) == len(pairs[1]) == 2 and "," not in unwrapped(reference):
+        return sorted(map(_content, pairs[0])) == sorted(map(_content, pairs[1]))
+    return _same_judgement(unwrapped(ours).casefold(), unwrapped(reference).casefold())
+
+
+def _same_judgement(ours: str, reference: str) -> bool:
+    """`No, it is not` for No: the word, a comma, and nothing that takes it back."""
+    if reference not in _JUDGEMENTS or not re.match(rf"{reference}\s*[,;:.]\s", ours):
+        return False
+    contrary = _JUDGEMENTS - {reference} | ({"not", "but"} if reference in ("yes", "true") else {"but"})
+    return not contrary & set(re.findall(r"[a-z]+", ours))
 
 
 def _content(text: str) -> str:
@@ -209,7 +223,7 @@ def _same_choice(ours: str, reference: str) -> bool:
     words = [word for word in re.findall(r"\w+|[^\s\w().:;,*\[\]-]", text) if word.casefold() not in _FILLER - {"a"}]
     if [word.upper() for word in words] == [letter]:
         return True
-    labelled = re.match(r"\(?([A-Z])\s*[).:]\s*\S", text)
+    labelled = re.match(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-Z])\s*[).:]\s*\S", text)
     return labelled is not None and labelled[1] == letter and len(re.findall(r"(?<![\w'])[A-Z](?!\w)", text)) == 1
 
 

@@ -26,7 +26,7 @@ _BY_COMMAND = {command: symbol for symbol, commands in _SYMBOLS.items() for comm
 _BY_CHARACTER = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*",
     "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04",
-    "∛": "\x05", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
+    "∛": "\x05", "″": "''", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "µ": "μ", "…": "...",
     "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03", "¢": "\x03cents\x03",
 }  # fmt: skip
@@ -40,7 +40,7 @@ _KEPT = frozenset("".join(_SYMBOLS) + "".join(_BY_CHARACTER.values()))
 FUNCTIONS = frozenset([
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh",
     "cosh", "tanh", "coth", "arcsinh", "arccosh", "arctanh", "asin", "acos", "atan", "ln", "log", "lg", "exp", "gcd",
-    "lcm", "min", "max",
+    "lcm", "min", "max", "cis",
 ])  # fmt: skip
 _WORDS = re.compile(
     rf"(?<![A-Za-z\\])({'|'.join([*sorted(FUNCTIONS, key=len, reverse=True), 'sqrt', 'pi'])})(?![A-Za-z])"
@@ -54,6 +54,17 @@ def _selections(match: re.Match[str]) -> str:
     """`_5C_2` and `^5P_2`: selections without and with their order."""
     order = rf"\cdot {match[3]}!" if match[2] == "P" else ""
     return rf"\binom{{{match[1]}}}{{{match[3]}}}{order}"
+
+
+def _repeating(digits: str) -> str:
+    """`333...` as a period under a bar: what stands there twice, a single digit three times; other digits as they are."""
+    for length in range(1, len(digits) // 2 + 1):
+        period, times = digits[-length:], 1
+        while digits[: len(digits) - times * length].endswith(period):
+            times += 1
+        if times >= (3 if length == 1 else 2):
+            return rf"{digits[: len(digits) - times * length]}\overline{{{period}}}"
+    return f"{digits}..."
 
 
 _MATRIX = re.compile(r"\\begin\s*\{(?:[a-zA-Z]*matrix|array|cases)\*?\}")
@@ -90,6 +101,13 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\{,\}", ","),
         (r"\{:\}", ":"),
         (r"\*\*", "^"),
+        (r"\+\s*/\s*-", "±"),
+        (r"\\(?:text|mathrm)\s*\{\s*([kMmμ])\s*\}\s*(?=\\Omega|Ω)", r"\1"),
+        (r"(?<![\d.])(\d+)\.\((\d{1,40})\)", r"\1.\\overline{\2}"),
+        (
+            r"(?<![\d.])(\d+\.)(\d{3,60})\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))",
+            lambda match: match[1] + _repeating(match[2]),
+        ),
         (r">=", "≥"),
         (r"<=", "≤"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", "∪"),

@@ -300,6 +300,8 @@ class _Parser:
         if exponent == Node("neg", (Fraction(1),)) and name in _INVERSE:
             name, exponent = _INVERSE[name], None
         name = _INVERSE.get(name, name) if name.startswith("a") and len(name) == 4 else name
+        if name == "cis":  # cos + i sin
+            name, arguments = "exp", tuple(Node("*", ("i", argument)) for argument in arguments)
         tree = Node("log" if base is not None else name, (*arguments, base) if base is not None else arguments)
         return tree if exponent is None else Node("^", (tree, exponent))
 

@@ -63,7 +63,7 @@ def _combined_region(value: Combined) -> tuple[Span, ...]:
 
 def _relation_region(relation: Relation) -> tuple[Span, ...]:
     """`0 < x ≤ 1` and its like: one variable, numbers around it."""
-    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|([A-Za-z])\|", relation.sides[0])):
+    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|\s*([A-Za-z])\s*\|", relation.sides[0])):
         return _absolute_region(inside[1], relation)
     variables = {side for side in relation.sides if re.fullmatch("[A-Za-zα-ω]", side) and side not in "eiπ"}
     if len(variables) != 1:

@@ -24,6 +24,7 @@ from aha.rewards.answers.values import (
     Residue,
     Scalar,
     Value,
+    full_hour,
     is_label,
     is_tuple_of_names,
     read,
@@ -40,6 +41,7 @@ class Sameness:
 
     def __call__(self, gold: Value, given: Value) -> bool:
         given = self._simplified(gold, given)
+        gold, given = _with_components(gold, given), _with_components(given, gold)
         if isinstance(gold, Many) and gold.brackets == "list" and _have_own_names(gold.items):
             gold = Many(tuple(_in_order_of_names(gold.items)), "()")
         compare: dict[type, Callable[[Any, Value], bool]] = {
@@ -171,6 +173,8 @@ class Sameness:
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
             return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
+        if isinstance(given, Scalar) and [len(row) for row in gold.rows] == [1]:
+            return equal(gold.rows[0][0], given.tree)
         if not isinstance(given, Matrix) or [len(row) for row in gold.rows] != [len(row) for row in given.rows]:
             return False
         pairs = zip(gold.rows, given.rows, strict=True)
@@ -179,6 +183,8 @@ class Sameness:
     def _ratio(self, gold: Ratio, given: Value) -> bool:
         if isinstance(given, Scalar) and len(gold.terms) == 2 and not gold.is_clock:
             return bool(gold.terms[1]) and equal(gold.terms[0] / gold.terms[1], given.tree)
+        if isinstance(given, Scalar) and gold.is_clock:
+            given = full_hour(given.text) or given
         if not isinstance(given, Ratio) or len(gold.terms) != len(given.terms):
             return False
         if gold.is_clock or given.is_clock:
@@ -246,6 +252,30 @@ def _have_own_names(items: tuple[Value, ...]) -> bool:
 
 def _in_order_of_names(items: tuple[Value, ...]) -> list[Value]:
     return sorted(items, key=lambda item: item.sides[0] if isinstance(item, Relation) else "")
+
+
+def _with_components(value: Value, other: Value) -> Value:
+    """`2i + 3j` as the vector (2, 3), where the other side is one."""
+    if not isinstance(value, Scalar) or not isinstance(other, Matrix | Many):
+        return value
+    size = len(other.rows) if isinstance(other, Matrix) else len(other.items) if other.ordered else 0
+    basis = ("i", "j", "k")[:size]
+    if size < 2 or value.unit is not None or not set(names(value.tree)) & {"j", "k"}:
+        return value
+    renamed = value.tree
+    for name in basis:  # i is no imaginary unit here
+        renamed = substitute(renamed, name, f"{name}_v")
+    parts = [_component(renamed, f"{name}_v", [f"{each}_v" for each in basis]) for name in basis]
+    whole: Tree = Fraction(0)
+    for name, part in zip(basis, parts, strict=True):
+        whole = Node("+", (whole, Node("*", (part, f"{name}_v"))))
+    return Many(tuple(map(Scalar, parts)), "()") if equal(whole, renamed) else value
+
+
+def _component(tree: Tree, name: str, basis: list[str]) -> Tree:
+    for each in basis:
+        tree = substitute(tree, each, Fraction(int(each == name)))
+    return tree
 
 
 def _vector(matrix: Matrix) -> Many:

@@ -59,6 +59,8 @@ _SI = {
     for prefixes, factor in _PREFIXES.items()
     for prefix, name in zip(prefixes.split(" "), names.split(" "), strict=True)
 }
+_SI |= {name: Unit(factor * 3600 * 1000, _SI["J"].dimension) for name, factor in
+        (("Wh", Fraction(1)), ("kWh", Fraction(10**3)), ("MWh", Fraction(10**6)))}  # fmt: skip
 """Units that are only read in text, or where a quantity is expected: `2 N` is a product otherwise."""
 
 ANGLES = {_UNITS["degree"]: "deg", _UNITS["radian"]: "rad"}
@@ -71,6 +73,7 @@ _NOT_UNITS = frozenset([
 ])  # fmt: skip
 
 
+_OHMS = re.compile(r"(?<=[\d})])\s*([kMmμ]?Ω)$")
 _QUANTITY = re.compile(r"(?<=[\d})])\s*([A-Za-zμΩ][A-Za-zμΩ /^{}\d.*-]*)$")
 
 
@@ -93,11 +96,37 @@ def split_unit(text: str, letters_are_units: bool, is_quantity: bool = False) ->
         match = None
     if match is None and letters_are_units:
         match = _LETTER_UNIT.search(text)
+    match = match or _OHMS.search(text)
     if match is None and is_quantity:
         match = _QUANTITY.search(text)
     if match is not None and not re.search(r"\\[A-Za-z]*\s*$", text[: match.start()]):
         return text[: match.start()].strip(), match[0]
     return text, ""
+
+
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([A-Za-z]+)\s*(and)?\s*\}|([A-Za-z]{2,}))(?:\s*(∧)\s*(?=\d))?")
+
+
+def read_parts(text: str) -> tuple[Fraction, Unit] | None:
+    """`1 h 30 min`, `5 ft 6 in`: numbers with smaller and smaller units of one kind. Joined by "and", of time only.
+
+    >>> read_parts(r"1\\text{ h }30\\text{ min}")
+    (Fraction(5400, 1), Unit(factor=Fraction(1, 1), dimension=(('s', 1),)))
+    """
+    total, units, at = Fraction(0), [], 0
+    while match := _PART.match(text, at):
+        word = match[2] or match[4]
+        units.append(_SI.get(word) or _UNITS.get(word.casefold()) or _UNITS.get(word.casefold().removesuffix("s")))
+        if units[-1] is None or units[-1].dimension != units[0].dimension or not units[-1].dimension:
+            return None
+        if (match[3] or match[5]) and units[-1].dimension != _UNITS["s"].dimension:
+            return None
+        total += Fraction(match[1]) * units[-1].factor
+        at = match.end()
+    factors = [unit.factor for unit in units if unit]
+    if len(units) < 2 or text[at:].strip() or factors != sorted(set(factors), reverse=True):
+        return None
+    return total, Unit(Fraction(1), units[0].dimension)
 
 
 def _is_unit_word(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
-from aha.rewards.answers.units import ANGLES, Unit, read_unit, split_unit
+from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_unit
 
 _NO_SOLUTION = re.compile(
     r"(there (is|are) )?(none|(no|not any)( real| integer)*( solutions?| roots?| values?| numbers?)( exists?)?"
@@ -100,7 +100,7 @@ NUMBER_WORDS = [
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 ]  # fmt: skip
 _SIGNS = "=<>≤≥≠≈≡∈"
-_THOUSANDS = re.compile(r"(?<![\d.,_])[1-9]\d{0,2}(?:([, ])\d{3})(?:\1\d{3})*(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,_'])[1-9]\d{0,2}(?:(?:([,' _])\d{3})(?:\1\d{3})*|(?:\.\d{3}){2,})(?![\d,'])")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
 _LABEL = re.compile(r"(?=\D)[A-Za-zα-ωΑ-Ω∠△|'_{}\s\d]{1,40}(?:\([^()=+*/^]{0,20}\))?\|?\s*")
@@ -119,6 +119,7 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     if text == "∅":
         return Many((), "set")
     for reader in (
+        _read_parts,
         _read_thousands,
         _read_joined,
         _read_residue,
@@ -169,11 +170,23 @@ def _split(text: str, separators: str) -> list[tuple[str, str]]:
     return [*pieces, (text[start:].strip(), before)]
 
 
+_ARC = re.compile(r"(\d+)\s*°\s*(\d+)\s*\^?\s*\{?'\}?(?:\s*(\d+(?:\.\d+)?)\s*\^?\s*\{?(?:''|\")\}?)?")
+
+
+def _read_parts(text: str) -> Value | None:
+    """One quantity in several units: `1 h 30 min`, and `37°30'`."""
+    if arc := _ARC.fullmatch(text):
+        degrees = sum(Fraction(part or 0) / 60**place for place, part in enumerate(arc.groups()))
+        return Scalar(Node("deg", (Fraction(degrees),)), None, text)
+    found = read_parts(text)
+    return Scalar(found[0], found[1], text) if found else None
+
+
 def _read_thousands(text: str) -> Value | None:
-    """`1,000,000` and `1 000 000` are numbers where no other comma says that it is a list."""
+    """`1,000,000`, `1 000 000`, `1'000'000` and `1.000.000` are numbers where no other comma says that it is a list."""
     if text[0] in "([⦃⟨":
         return None
-    joined = _THOUSANDS.sub(lambda match: re.sub("[, ]", "", match[0]), text)
+    joined = _THOUSANDS.sub(lambda match: re.sub("[,' _.]", "", match[0]), text)
     return read(joined) if joined != text and "," not in joined else None
 
 
@@ -291,10 +304,20 @@ def _read_ratio(text: str) -> Value | None:
         terms = tuple(Fraction(term) for term in match.groups()[:3] if term)
         if terms[0] <= 24 and terms[1] < 60:
             return Ratio(terms, True, (match[4] or "").lower())
+    if (hour := full_hour(plain)) is not None and re.search(r"\\text|\.|'", text):
+        return hour
     plain = re.sub(r"(?<=\d) to (?=\d)", ":", plain)
     if _RATIO.fullmatch(plain):
         return Ratio(tuple(Fraction(term) for term in plain.split(":")))
     return None
+
+
+def full_hour(plain: str) -> Ratio | None:
+    """`9 a.m.`, `9 o'clock`. Without dots, `9 am` may also be a product."""
+    match = re.fullmatch(r"(\d{1,2})\s*(?:([ap])\.?\s?m\.?|o'clock)", plain, re.IGNORECASE)
+    if match is None or int(match[1]) > 12:
+        return None
+    return Ratio((Fraction(match[1]), Fraction(0)), True, (match[2] or "").lower())
 
 
 def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value:
