@@ -4,12 +4,15 @@ Three graders judge the same completions in one run: our `math_answer` through t
 `Scorer` with its worker processes), TRL's `accuracy_reward`, and a plain loop over math-verify. The completions are made
 here, so the truth is known. There are two kinds: *easy* ones end in an integer, a decimal or an amount of money, like
 GSM8K; *hard* ones in LaTeX whose equality has to be worked out. Every repetition is of fresh completions, so that no
-memo knows them, and the graders take turns. A figure is the median; the ratios are what can be compared between
-machines.
+memo knows them, and the graders take turns. Within a group answers recur, as they do in training: of eight about five
+are different. A figure is the median of the repetitions; the ratios are what can be compared between machines.
+
+    python -m aha.bench_rewards FOLDER      writes figures.json there, and metrics.jsonl while it works
 """
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import sys
@@ -22,10 +25,11 @@ from aha.rewards.scorer import Scorer
 from aha.rundir import write_json
 from aha.types import Completion, Problem
 
-REPEATS = 3
+REPEATS = 9
 GROUP = 8
-PROBLEMS = {"easy": 24, "hard": 8}
+PROBLEMS = {"easy": 24, "hard": 16}
 """Problems of one repetition, with GROUP completions each."""
+STEPS = len(PROBLEMS) * (REPEATS + 1)
 
 Grade = Callable[[Sequence[Completion], Sequence[Problem]], list[float | None]]
 
@@ -44,9 +48,13 @@ class Batch(NamedTuple):
     truth: list[float]
 
 
-def measure() -> dict[str, Any]:
-    """kind → grader → {answers_per_second, right: share of right verdicts}; each right verdict is one of known truth."""
-    found: dict[str, Any] = {}
+Figures = dict[str, dict[str, dict[str, Any]]]
+"""kind → grader → {answers_per_second, slowest, fastest, right: share of verdicts that are the known truth}."""
+
+
+def measure(tell: Callable[[int], None] = lambda step: None) -> Figures:
+    """Every kind of completion under every grader; `tell` hears of each of the STEPS."""
+    found: Figures = {}
     with Scorer({"math_answer": 1.0}, workers=2) as two, Scorer({"math_answer": 1.0}, workers=1) as one:
         graders: dict[str, Grade] = {
             "aha, 2 workers": lambda *batch: _scored(two, *batch),
@@ -54,27 +62,36 @@ def measure() -> dict[str, Any]:
             "TRL accuracy_reward": _trl,
             "math-verify, serial": _math_verify,
         }
-        for kind in PROBLEMS:
-            found[kind] = _compare(kind, graders)
+        for number, kind in enumerate(PROBLEMS):
+            before = number * (REPEATS + 1)
+            found[kind] = _compare(kind, graders, lambda repeat, before=before: tell(before + repeat))  # type: ignore[misc]
     return found
 
 
-def _compare(kind: str, graders: dict[str, Grade]) -> dict[str, dict[str, float]]:
+def _compare(kind: str, graders: dict[str, Grade], tell: Callable[[int], None]) -> dict[str, dict[str, Any]]:
     speeds: dict[str, list[float]] = {name: [] for name in graders}
     right: dict[str, int] = dict.fromkeys(graders, 0)
     total = 0
-    for repeat in range(-1, REPEATS):  # the first is the warm-up
+    for repeat in range(REPEATS + 1):  # the first is the warm-up
         batch = make_batch(kind, random.Random(f"{kind} {repeat}"))
         for name, grade in graders.items():
             began = time.perf_counter()
             values = grade(batch.completions, batch.problems)
             seconds = time.perf_counter() - began
-            if repeat >= 0:
+            if repeat:
                 speeds[name].append(len(values) / seconds)
                 right[name] += sum(value == truth for value, truth in zip(values, batch.truth, strict=True))
-        total += len(batch.truth) if repeat >= 0 else 0
+        total += len(batch.truth) if repeat else 0
+        tell(repeat + 1)
+    return {name: _figures(speeds[name], right[name] / total) for name in graders}
+
+
+def _figures(speeds: list[float], right: float) -> dict[str, Any]:
     return {
-        name: {"answers_per_second": statistics.median(speeds[name]), "right": right[name] / total} for name in graders
+        "answers_per_second": statistics.median(speeds),
+        "slowest": min(speeds),
+        "fastest": max(speeds),
+        "right": right,
     }
 
 
@@ -203,5 +220,16 @@ def _logarithm(rng: random.Random) -> Question:
 _HARD = (_fraction, _root, _set, _interval, _matrix, _polynomial, _identity, _logarithm)
 
 
+def main(folder: Path) -> None:
+    """Measure, say in `folder` how far it is, and leave the figures there."""
+    write_json(folder / "config.json", {"steps": STEPS})
+
+    def tell(step: int) -> None:
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step}) + "\n")
+
+    write_json(folder / "figures.json", measure(tell))
+
+
 if __name__ == "__main__":
-    write_json(Path(sys.argv[1]), measure())
+    main(Path(sys.argv[1]))

@@ -22,8 +22,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.table import Table
@@ -31,6 +32,7 @@ from rich.table import Table
 from aha import __version__, cli_rewards, launch, pipeline, slurm
 from aha.errors import AhaError, Mistake, RecipeError, RunDirError, StageError
 from aha.health import examine
+from aha.pipeline import Event
 from aha.recipe import Plan, Recipe, Row, describe, foretell, hardware_overrides, load_recipe
 from aha.recipe.site import Site, load_site
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
@@ -308,13 +310,23 @@ def bench_rewards() -> None:
 
     Easy and hard answers, judged by our worker processes, by TRL's accuracy_reward and by a loop over math-verify.
     """
-    table = Table("answers", "grader", "answers/s", "times serial", "right verdicts", box=None, pad_edge=False)
-    for kind, graders in pipeline.measure_rewards().items():
-        serial = graders["math-verify, serial"]["answers_per_second"]
+    figures: dict[str, Any] = {}
+    watch(_keeping(pipeline.measure_rewards(), figures), console)
+    table = Table("answers", "grader", "a second (range)", "× TRL", "× serial", "right", box=None, pad_edge=False)
+    for kind, graders in figures["figures"].items():
+        others = [graders[name]["answers_per_second"] for name in ("TRL accuracy_reward", "math-verify, serial")]
         for name, found in graders.items():
-            speed = found["answers_per_second"]
-            table.add_row(kind, name, f"{speed:,.0f}", f"{speed / serial:.1f}", f"{found['right']:.1%}")
+            median, low, high = (found[key] for key in ("answers_per_second", "slowest", "fastest"))
+            times = [f"{median / other:.1f}" for other in others]
+            table.add_row(kind, name, f"{median:,.0f} ({low:,.0f} to {high:,.0f})", *times, f"{found['right']:.1%}")
     console.print(table)
+
+
+def _keeping(events: Iterator[Event], facts: dict[str, Any]) -> Iterator[Event]:
+    """The same events, and what the last one knows is kept in `facts`."""
+    for event in events:
+        facts |= event.facts
+        yield event
 
 
 @app.command()

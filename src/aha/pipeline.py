@@ -154,18 +154,18 @@ def measure_speed(root: Path) -> dict[str, Any]:
     return read_json(root / "bench.json")
 
 
-def measure_rewards() -> dict[str, Any]:
-    """The figures of `aha.bench_rewards`, measured in a process of its own: TRL imports torch. Raises StageError."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures, log = Path(folder) / "figures.json", Path(folder) / "log.txt"
-        process = launch.start([sys.executable, "-m", "aha.bench_rewards", str(figures)], log)
-        try:
-            process.wait()
-        finally:
-            launch.kill(process)
-        if process.returncode != 0:
-            raise _failed(process.returncode, Path(folder) / "failure.json", log, "bench-rewards")
-        return read_json(figures)
+def measure_rewards() -> Iterator[Event]:
+    """Measure how answers are verified, in a process of its own: TRL imports torch.
+
+    The figures of `aha.bench_rewards` are the facts of the last event. Raises StageError.
+    """
+    part, began = "bench", time.time()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield Event("start", part, "math_answer, TRL's accuracy_reward and math-verify take turns")
+        yield from _watch([sys.executable, "-m", "aha.bench_rewards", name], folder, folder / "failure.json", part)
+        figures = read_json(folder / "figures.json")
+        yield Event("done", part, facts={"seconds": time.time() - began, "figures": figures})
 
 
 def _stage(plan: Plan, run: RunDir, stage: StagePlan, torchrun: str | None = None) -> Iterator[Event]:
@@ -178,7 +178,7 @@ def _stage(plan: Plan, run: RunDir, stage: StagePlan, torchrun: str | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     yield Event("start", stage.directory, stage.why, {"steps": stage.steps})
     command = launch.stage_command(plan, stage, torchrun)
-    yield from _watch(command, folder, folder / "failure.json", stage.directory, plan)
+    yield from _watch(command, folder, folder / "failure.json", stage.directory, plan.recipe.hardware.threads)
     done = run.done(stage.name)
     if done is None:
         raise StageError(f"{stage.directory} ended without finishing; its log is {folder / 'log.txt'}")
@@ -207,17 +207,19 @@ def _evaluation(plan: Plan, run: RunDir, index: int, evaluation: EvalPlan) -> It
     folder.mkdir(parents=True, exist_ok=True)
     began = time.time()
     yield Event("start", "eval", ", ".join(evaluation.targets))
-    yield from _watch(launch.eval_command(plan, index), folder, folder / "failure.json", "eval", plan)
+    yield from _watch(
+        launch.eval_command(plan, index), folder, folder / "failure.json", "eval", plan.recipe.hardware.threads
+    )
     results = read_object(run.root / "results.json") or {}
     yield Event("done", "eval", facts={"seconds": time.time() - began, "results": results})
 
 
-def _watch(command: list[str], folder: Path, failure: Path, part: str, plan: Plan) -> Iterator[Event]:
+def _watch(command: list[str], folder: Path, failure: Path, part: str, threads: int | None = None) -> Iterator[Event]:
     """Run a child to its end, telling its metrics and remarks as they appear."""
     failure.unlink(missing_ok=True)
     log = folder / "log.txt"
     tails = {"step": _Tail(folder / "metrics.jsonl"), "remark": _Tail(folder / "remarks.txt")}
-    process = launch.start(command, log, plan.recipe.hardware.threads)
+    process = launch.start(command, log, threads)
     try:
         while True:
             ended = process.poll() is not None
