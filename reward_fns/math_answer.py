@@ -111,10 +111,19 @@ def _compare(answer: str, gold: str, params: Params) -> Score:
 _PLAIN = re.compile(r"\$?([+-]?)(?:\\?\$)?([1-9]\d{0,2}(?:,\d{3})+|\d{1,40})(\.\d{1,40})?\$?\.?")
 
 
-def _plain_number(text: str) -> Fraction | None:
-    """The cheap way for what most answers are: an integer or a decimal, perhaps of dollars."""
+def _plain_number(text: str) -> str | None:
+    """The cheap way for what most answers are: an integer or a decimal, perhaps of dollars, in one spelling for each.
+
+    >>> _plain_number("+1,250.50"), _plain_number(r"\\$007"), _plain_number("-0.0"), _plain_number("1/2")
+    ('1250.5', '7', '0', None)
+    """
     match = _PLAIN.fullmatch(text)
-    return Fraction(match[1] + match[2].replace(",", "") + (match[3] or "")) if match else None
+    if match is None:
+        return None
+    whole = match[2].replace(",", "").lstrip("0") or "0"
+    part = (match[3] or "").rstrip("0").rstrip(".")
+    number = whole + part
+    return f"-{number}" if match[1] == "-" and number != "0" else number
 
 
 @functools.lru_cache(maxsize=1024)

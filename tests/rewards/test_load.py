@@ -173,6 +173,23 @@ class Judge:
         return [0.5 for _ in completions]
 
 judge = Judge()
+
+class Chatty:
+    def __call__(self, completions, log_metric, log_extra, **kwargs):
+        log_metric("seen", len(completions))
+        log_extra("text", [completion[0]["content"] for completion in completions])
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+def get_chatty(scale):
+    def scaled(completions, **kwargs):
+        return [scale * value for value in Chatty()(completions, **kwargs)]
+    return Chatty() if scale == 1 else scaled
+
+def nothing():
+    return None
+
+def dynamic(completions, trainer_state):
+    return [trainer_state.global_step for _ in completions]
 """
 
 
@@ -185,6 +202,8 @@ judge = Judge()
         ("slow", {}, [1.0, 0.0]),
         ("by_length", {}, [1.0, 3.0]),
         ("judge", {}, [0.5, 0.5]),
+        ("get_chatty", {"scale": 1}, [1.0, 3.0]),
+        ("get_chatty", {"scale": 2, "completions": "messages"}, [2.0, 6.0]),
     ],
 )
 def test_a_plain_function_plugs_in_unchanged(
@@ -211,6 +230,28 @@ def test_an_argument_that_the_function_does_not_take_is_a_mistake(tmp_path: Path
     with pytest.raises(RecipeError) as caught:
         load_reward(f"{reward_file(tmp_path, OPEN_R1)}:by_column", {"scal": 1.0})
     assert caught.value.mistakes[0].nearest == "scale"
+
+
+@pytest.mark.parametrize(
+    ("function", "params", "said"),
+    [
+        ("get_chatty", {}, "missing 1 required positional argument: 'scale'"),
+        ("nothing", {}, "a function without completions"),
+        ("dynamic", {}, "trainer_state"),
+    ],
+)
+def test_a_function_that_cannot_be_called_is_a_mistake(
+    tmp_path: Path, function: str, params: dict[str, float], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        check_params(f"{reward_file(tmp_path, OPEN_R1)}:{function}", params)
+
+
+def test_trls_own_rewards_plug_in() -> None:
+    reward = load_reward("trl.rewards:get_soft_overlong_punishment", {"max_completion_len": 4, "soft_punish_cache": 2})
+    assert values(reward.score_group(COMPLETIONS, PROBLEM)) == [0.0, -0.5]
+    reward = load_reward("trl.rewards:think_format_reward", {})
+    assert values(reward.score_group([Completion("<think>a</think>5"), Completion("5")], PROBLEM)) == [1.0, 0.0]
 
 
 # --- believing -------------------------------------------------------------------------------------------------------

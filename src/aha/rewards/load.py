@@ -208,14 +208,20 @@ def _with_params(function: Callable[..., Any], position: int, params: Any) -> Ca
 def _plain_judge(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> Judge:
     """A TRL/Open-R1 function. Arguments of the recipe reach it as keywords; `completions: text | messages` is ours."""
     params = dict(params)
-    form = params.pop("completions", "messages" if _reads_messages(function) else "text")
-    if form not in ("text", "messages"):
-        raise RecipeError(Mistake(f"{where}.completions", repr(form), "text or messages"))
-    accepted = inspect.signature(function).parameters
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    form = params.pop("completions", None)
+    accepted, anything = _accepted(function)
     unknown = [key for key in params if key not in accepted]
     if unknown:
         raise RecipeError(*(_unknown_argument(key, list(accepted), where) for key in unknown))
+    if not anything and not {"prompts", "completions", "completion_ids"} & set(accepted):
+        function, params = _made(function, params, where), {}
+        accepted, anything = _accepted(function)
+    if "trainer_state" in accepted and accepted["trainer_state"].default is inspect.Parameter.empty:
+        expected = "a function that does without: rewards are judged in processes that have no trainer"
+        raise RecipeError(Mistake(where, "an argument trainer_state", expected))
+    form = form or ("messages" if _reads_messages(function) else "text")
+    if form not in ("text", "messages"):
+        raise RecipeError(Mistake(f"{where}.completions", repr(form), "text or messages"))
 
     def judge(completions: Sequence[Completion], problem: Problem) -> Any:
         columns = _columns(completions, problem, messages=form == "messages")
@@ -227,26 +233,51 @@ def _plain_judge(function: Callable[..., Any], params: Mapping[str, Any], where:
     return judge
 
 
+def _accepted(function: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], bool]:
+    """The parameters of a function, and whether it takes any other keyword too."""
+    parameters = inspect.signature(function).parameters
+    return parameters, any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _made(factory: Callable[..., Any], params: Mapping[str, Any], where: str) -> Callable[..., Any]:
+    """What TRL's `get_soft_overlong_punishment(max_completion_len, …)` and its like return: the reward function."""
+    expected = "a function of completions, or one that returns such a function"
+    try:
+        made = factory(**params)
+    except TypeError as error:
+        raise RecipeError(Mistake(where, f"{dict(params)}: {error}", expected)) from error
+    if not callable(made):
+        raise RecipeError(Mistake(where, "a function without completions", expected))
+    return made  # type: ignore[no-any-return]
+
+
 def _unknown_argument(key: str, accepted: list[str], where: str) -> Mistake:
     nearest = difflib.get_close_matches(key, accepted, n=1)
     return Mistake(f"{where}.{key}", key, f"one of: {', '.join(accepted)}", nearest[0] if nearest else None)
 
 
-def _columns(completions: Sequence[Completion], problem: Problem, messages: bool) -> dict[str, list[Any]]:
+def _columns(completions: Sequence[Completion], problem: Problem, messages: bool) -> dict[str, Any]:
     """What TRL hands to a reward function: prompts, completions, and every column of the row, each as a list."""
     count = len(completions)
     texts = [completion.prompt_tail + completion.text for completion in completions]
-    columns = {key: [value] * count for key, value in problem.meta.items()}
+    columns: dict[str, Any] = {key: [value] * count for key, value in problem.meta.items()}
     columns.setdefault("answer", [problem.answer] * count)
     columns.setdefault("solution", [problem.answer] * count)
     columns["prompts"] = [[{"role": "user", "content": problem.prompt}] if messages else problem.prompt] * count
     columns["completions"] = [[{"role": "assistant", "content": text}] for text in texts] if messages else texts
+    columns |= {"log_extra": _not_logged, "log_metric": _not_logged}
     return columns
+
+
+def _not_logged(name: str, value: Any) -> None:
+    """What a function logs on the side stays in its process: a run's metrics are its rewards."""
 
 
 def _reads_messages(function: Callable[..., Any]) -> bool:
     """Whether a plain function expects conversations: it says so in its code, `completion[0]["content"]`."""
     function = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
+    if not hasattr(function, "__code__"):  # an object that is called
+        function = type(function).__call__
     code = getattr(function, "__code__", None)
     called = [getattr(function, "__globals__", {}).get(name) for name in getattr(code, "co_names", ())]
     codes = [code, *(getattr(each, "__code__", None) for each in called)]

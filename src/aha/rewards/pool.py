@@ -25,7 +25,7 @@ from typing import Any
 
 from aha.errors import RewardError
 from aha.rewards.contract import Failure, Score
-from aha.rewards.worker import BURY, COMMAND, FORK, KILL, REPLY, receive_bytes, send_bytes
+from aha.rewards.worker import BURY, COMMAND, FORK, KILL, REPLY, Payload, receive_bytes, send_bytes
 
 START_GRACE = 30.0
 """Seconds a worker may take, on a busy machine, to announce its first judgement."""
@@ -45,10 +45,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Task:
-    """The judgements of one group; `payload` is its pickled `(completions, problem)`."""
+    """The judgements of one group."""
 
     units: tuple[Unit, ...]
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Assignment:
 class _Worker:
     pid: int
     connection: socket.socket
-    assignment: _Assignment = field(default_factory=lambda: _Assignment(-1, Task((), b"")))
+    assignment: _Assignment = field(default_factory=lambda: _Assignment(-1, Task((), "")))
     current: int = 0
     """The unit being judged, counted from the assignment's first."""
     started: bool = False

@@ -19,6 +19,7 @@ from aha.metrics import short_names
 from aha.rewards.contract import Failure, Score
 from aha.rewards.load import check_params, describe, read_entry
 from aha.rewards.pool import Outcome, Pool, Task, Unit
+from aha.rewards.worker import Payload
 from aha.types import Completion, Problem
 
 TEXT_LIMIT = 1 << 18
@@ -177,13 +178,17 @@ class _Budget:
             )
 
 
-def _payload(completions: Sequence[Completion], problem: Problem) -> bytes:
-    """A group as bytes; a problem that cannot be pickled travels as the reason why."""
-    shortened = [dataclasses.replace(each, text=each.text[-TEXT_LIMIT:]) for each in completions]
+def _payload(completions: Sequence[Completion], problem: Problem) -> Payload:
+    """A group as bytes; of a problem that cannot be pickled, the reason why."""
+    shortened = [
+        dataclasses.replace(each, text=each.text[-TEXT_LIMIT:]) if len(each.text) > TEXT_LIMIT else each
+        for each in completions
+    ]
     try:
-        return pickle.dumps((shortened, dataclasses.replace(problem, meta=dict(problem.meta))))
+        asked = pickle.dumps(dataclasses.replace(problem, meta=dict(problem.meta)))
+        return asked, [pickle.dumps(each) for each in shortened]
     except Exception as error:
-        return pickle.dumps(describe(error))
+        return describe(error)
 
 
 def _by_member(task: Task, outcomes: Sequence[Outcome], group_size: int) -> list[list[tuple[Score, float]]]:

@@ -39,6 +39,8 @@ COMMAND = struct.Struct("!cq")
 REPLY = struct.Struct("!q")
 LENGTH = struct.Struct("!Q")
 
+Payload = tuple[bytes, list[bytes]] | str
+"""A group's problem and its completions, each pickled for itself; or the reason why they could not be."""
 RETIRE_AFTER = 5_000
 """Judgements after which a worker is replaced: sympy's caches grow."""
 MEMORY_GROWTH = 1 << 29
@@ -174,31 +176,31 @@ def work(connection: socket.socket, rewards: Sequence[Reward]) -> None:
     judged = 0
     while (task := receive_bytes(connection)) is not None:
         units, payload = pickle.loads(task)
+        _tell(connection, ("start", 0))
         for number, (reward, members) in enumerate(units):
-            _tell(connection, "start", number)
             began = time.perf_counter()
             scores = _judge(rewards[reward], members, payload)
             seconds = time.perf_counter() - began
-            _tell(connection, "done", number, [_as_json(score) for score in scores], seconds)
+            next_one = [("start", number + 1)] if number + 1 < len(units) else []
+            _tell(connection, ("done", number, [_as_json(score) for score in scores], seconds), *next_one)
         judged += len(units)
-        _tell(connection, "idle", judged >= RETIRE_AFTER or _peak_memory() - before > MEMORY_GROWTH)
+        _tell(connection, ("idle", judged >= RETIRE_AFTER or _peak_memory() - before > MEMORY_GROWTH))
 
 
-def _judge(reward: Reward, members: Sequence[int], payload: bytes) -> list[Score]:
+def _judge(reward: Reward, members: Sequence[int], payload: Payload) -> list[Score]:
     """Each judgement unpickles its own copy: a reward that changes its inputs changes them for itself only."""
+    if isinstance(payload, str):
+        return [Failure(reason=f"the problem cannot be sent to a worker: {payload}")] * len(members)
     try:
-        group = pickle.loads(payload)
+        completions, problem = [pickle.loads(payload[1][member]) for member in members], pickle.loads(payload[0])
     except BaseException as error:
-        group = describe(error)
-    if isinstance(group, str):
-        return [Failure(reason=f"the problem cannot be sent to a worker: {group}")] * len(members)
-    completions, problem = group
-    return reward.score_group([completions[member] for member in members], problem)
+        return [Failure(reason=f"the problem cannot be sent to a worker: {describe(error)}")] * len(members)
+    return reward.score_group(completions, problem)
 
 
-def _tell(connection: socket.socket, *message: Any) -> None:
+def _tell(connection: socket.socket, *messages: tuple[Any, ...]) -> None:
     """JSON, not pickle: what comes out of a process that has read hostile text is only ever data."""
-    connection.sendall(json.dumps(message).encode() + b"\n")
+    connection.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
 
 
 def _as_json(score: Score) -> tuple[float | None, str, bool]:
