@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aha.errors import DataError
+from aha.errors import DataError, RewardError
 from aha.rewards.contract import Problem
 from aha.rewards.golds import Golds, check_golds
 from aha.rewards.honest import Tags
@@ -102,6 +102,30 @@ def test_a_reward_that_does_not_look_at_the_answer_must_still_judge(tmp_path: Pa
     found = checked({str(path): 1.0}, rows)
     assert [bad.problem.id for bad in found.bad] == ["p9", "p109"] and "returned None" in found.bad[0].reason
     assert not found.graders and "no reward tells" in found.remarks()[0]
+
+
+STRICT = """
+import re
+
+def strict(completions, answer, **kwargs):
+    '''Raises when there is no tag, as many do.'''
+    return [float(re.search("<answer>(.*)</answer>", text)[1] == gold) for text, gold in zip(completions, answer)]
+"""
+
+
+def test_a_reward_that_raises_in_a_form_that_it_does_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "strict.py"
+    path.write_text(STRICT)
+    with Scorer({str(path): 1.0}, workers=1, failure_budget=0.05) as scorer:
+        assert check_golds(scorer, problems(*NUMBERS)).graders == {"strict": "in an answer tag"}
+
+
+def test_a_reward_that_always_raises_is_named_before_the_first_step(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("def broken(completions, **kwargs): return [kwargs['no_such_column']]")
+    with Scorer({str(path): 1.0}, workers=1, failure_budget=0.05) as scorer:
+        with pytest.raises(RewardError, match=r"(?s)broken.py failed on 400 of 400 .*KeyError: 'no_such_column'"):
+            check_golds(scorer, problems(*NUMBERS))
 
 
 def test_a_reference_that_can_only_be_recognised_is_bad() -> None:

@@ -56,7 +56,9 @@ MATHS = problems(
 
 LIBRARY: dict[str, Entry] = {
     "code_format": Entry({}, problems("5"), False),
-    "code_tests": Entry({}, problems("", test_cases=[{"input": "2 3", "output": "5"}]), True),
+    "code_tests": Entry(
+        {"timeout": 0.3, "budget": 1.0}, problems("", test_cases=[{"input": "2 3", "output": "5"}]), True
+    ),
     "cosine_length": Entry({"max_tokens": 1000}, MATHS, True),
     "countdown": Entry({}, problems("12", nums=[3, 4, 5], target=12), True),
     "first_number": Entry({}, problems("5"), True),
@@ -149,6 +151,7 @@ def test_hostile_completions(name: str, table: list[str]) -> None:
             for worker in scorer._pool._idle:
                 tally.held.setdefault(worker.pid, []).append(resident(worker.pid))
     table.append(tally.line(name, time.perf_counter() - began))
+    print(f"\n{table[-1]}", flush=True)
     assert not tally.offenders, "\n".join(tally.offenders[:20])
     held = [each for life in tally.held.values() for each in life]
     assert max(held) - held[0] < MEMORY

@@ -15,6 +15,7 @@ import ast
 import glob
 import hashlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,10 +71,10 @@ def _digest(pattern: str) -> str:
     given = Path(pattern).expanduser()
     paths = [given] if given.is_file() else sorted(map(Path, glob.glob(str(given), recursive=True)))
     found, left = hashlib.sha256(), WHOLE
-    for path in paths:
+    for path in filter(Path.is_file, paths):
         status = path.stat()
         found.update(f"{path}\0{status.st_size}\0".encode())
-        if path.is_file() and status.st_size <= left:
+        if status.st_size <= left and os.access(path, os.R_OK):
             left -= status.st_size
             found.update(path.read_bytes())
         else:

@@ -132,7 +132,9 @@ class _Check:
         """Which rewards are graders: those that mostly give a problem's own answer more than another one."""
         best: dict[str, tuple[int, float]] = {}
         for form in self._forms(probe):
-            pairs = [(own.verdicts, other.verdicts) for _, own, other in self._judged(probe, form)]
+            pairs = [(own.verdicts, other.verdicts) for _, own, other in self._judged(probe, form, on_trial=True)]
+            if all(own[name].failed for own, _ in pairs for name in own):
+                return  # the deadline, or an import: it is the same in every form
             for name in self._scorer.decisive:
                 known = [(own[name].value, other[name].value) for own, other in pairs]
                 right = [own for own, other in known if own is not None and other is not None and own > other + EVEN]
@@ -153,7 +155,7 @@ class _Check:
         }
         suspects = sorted({number for number, _ in complaints})
         for form in self._forms(suspects):
-            for number, own, other in self._judged(suspects, form):
+            for number, own, other in self._judged(suspects, form, on_trial=True):
                 for name in read:
                     if not self._complaint(name, own.verdicts[name], other.verdicts[name]):
                         complaints.pop((number, name), None)
@@ -174,13 +176,15 @@ class _Check:
         shown = all(self._problems[number].meta.get("completion") for number in numbers)
         return [form for form in FORMS if form != AS_ITS_ROW or shown] if numbers else []
 
-    def _judged(self, numbers: Sequence[int], form: str) -> Iterator[tuple[int, Judged, Judged]]:
+    def _judged(
+        self, numbers: Sequence[int], form: str, on_trial: bool = False
+    ) -> Iterator[tuple[int, Judged, Judged]]:
         """(problem's number, what its own answer earns, what another one's does)."""
         for start in range(0, len(numbers), CHUNK):
             few = numbers[start : start + CHUNK]
             asked = [self._problems[number] for number in few]
             given = [*asked, *(self._mistaken(number) for number in few)]
-            judged = self._scorer.score([self._completion(one, form) for one in given], asked * 2, 1)
+            judged = self._scorer.score([self._completion(one, form) for one in given], asked * 2, 1, on_trial)
             yield from zip(few, judged[: len(few)], judged[len(few) :], strict=True)
 
     def _completion(self, problem: Problem, form: str) -> Completion:

@@ -83,8 +83,17 @@ class Scorer:
         gates = [gate for name, gate in self._gates.items() if self.weights[name]]
         return [name for name, weight in self.weights.items() if weight or name in gates]
 
-    def score(self, completions: Sequence[Completion], problems: Sequence[Problem], group_size: int) -> list[Judged]:
-        """Verdicts for flat, aligned lists in which each `group_size` neighbours answer the same problem."""
+    def score(
+        self,
+        completions: Sequence[Completion],
+        problems: Sequence[Problem],
+        group_size: int,
+        on_trial: bool = False,
+    ) -> list[Judged]:
+        """Verdicts for flat, aligned lists in which each `group_size` neighbours answer the same problem.
+
+        What fails `on_trial` does not count against the failure budget. Raises RewardError when a reward is beyond it.
+        """
         assert len(completions) == len(problems) and len(completions) % group_size == 0
         starts = range(0, len(completions), group_size)
         groups = [(completions[start : start + group_size], problems[start]) for start in starts]
@@ -96,7 +105,8 @@ class Scorer:
                 for (members, _), task, found in zip(groups, tasks, outcomes, strict=True)
                 for completion, scored in zip(members, _by_member(task, found, group_size), strict=True)
             ]
-            self._hold_to_budget(judged, completions, problems)
+            if not on_trial:
+                self._hold_to_budget(judged, completions, problems)
         return judged
 
     def close(self) -> None:
