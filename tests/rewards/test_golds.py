@@ -123,9 +123,9 @@ def test_a_reward_that_raises_in_a_form_that_it_does_not_read(tmp_path: Path) ->
 def test_a_reward_that_always_raises_is_named_before_the_first_step(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("def broken(completions, **kwargs): return [kwargs['no_such_column']]")
-    with Scorer({str(path): 1.0}, workers=1, failure_budget=0.05) as scorer:
-        with pytest.raises(RewardError, match=r"(?s)broken.py failed on 400 of 400 .*KeyError: 'no_such_column'"):
-            check_golds(scorer, problems(*NUMBERS))
+    said = r"(?s)broken.py failed on 400 of 400 .*KeyError: 'no_such_column'"
+    with Scorer({str(path): 1.0}, failure_budget=0.05) as scorer, pytest.raises(RewardError, match=said):
+        check_golds(scorer, problems(*NUMBERS))
 
 
 def test_a_reference_that_can_only_be_recognised_is_bad() -> None:
