@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from aha.rewards.sandbox import PROTECTIONS, Limits, Ran, SandboxError, box, executor, proofs, protections, require, run
+from aha.rewards.scorer import Scorer
 
 BOXES = int(os.environ.get("AHA_BOXES", "60"))
 SMALL = Limits(
@@ -301,6 +302,12 @@ def test_who_is_killed_takes_its_box_along() -> None:
 def test_every_protection_is_in_force_here() -> None:
     assert protections().missing == {}
     assert require().in_force == set(PROTECTIONS)
+
+
+def test_a_run_is_told_which_are_in_force() -> None:
+    with Scorer({"code_tests": 1.0}, workers=1) as scorer:
+        (note,) = scorer.notes
+    assert note.startswith("code_tests: sandbox, in force: ") and all(name in note for name in PROTECTIONS)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def _problems(plan: Plan, task: Task, run: RunDir) -> list[Problem]:
     with _grader(task) as scorer:
         allowed = max(ALLOWED, *(source.bad_rows for source in task.data))
         found = check_golds(scorer, problems, Tags(chat.think, chat.answer), allowed, where=f"eval task {task.name}")
-    if not found.whole:
-        with (run.root / "eval" / "remarks.txt").open("a") as file:
-            file.writelines(f"{task.name}: {remark}\n" for remark in found.remarks())
+    remarks = [*scorer.notes, *([] if found.whole else found.remarks())]
+    with (run.root / "eval" / "remarks.txt").open("a") as file:
+        file.writelines(f"{task.name}: {remark}\n" for remark in remarks)
     return found.kept
 
 

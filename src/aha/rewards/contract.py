@@ -13,7 +13,8 @@ A file in `reward_fns/` has one function, and optionally its arguments:
 left out where there are none. A number `budget` among them is what the reward gives itself for a completion, in seconds;
 a recipe that would kill it earlier is refused. An optional `RANGE = (lowest, highest)` is held against every value by
 `aha rewards check`. An optional `warm_up()`, or `warm_up(params)`, runs once, before the first completion: expensive
-imports go there, so that planning a run stays quick and a fresh worker starts within milliseconds.
+imports go there, so that planning a run stays quick and a fresh worker starts within milliseconds. A text that it
+returns is shown with the run.
 
 The name of the file is the name of the reward, in recipes and in the metrics. "Could not judge" is `Score(None,
 reason)`: never 0, never 1. Nothing else is asked: no registry, no batch, and no care for time-outs or exceptions,

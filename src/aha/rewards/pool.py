@@ -201,6 +201,7 @@ class Pool:
             self.close()
             raise RewardError(ready["complaint"])
         self.whole_group: tuple[bool, ...] = tuple(ready["whole_group"])
+        self.notes: list[str] = ready["notes"]
 
     def _ask(self, command: bytes, pid: int, descriptors: list[int]) -> int:
         self._control.settimeout(START_GRACE)

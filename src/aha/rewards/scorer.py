@@ -78,6 +78,11 @@ class Scorer:
         self._lock = threading.Lock()
 
     @property
+    def notes(self) -> list[str]:
+        """What the rewards said when they warmed up, for the person who watches."""
+        return self._pool.notes
+
+    @property
     def decisive(self) -> list[str]:
         """The rewards without whose verdict a completion has no total: those with a weight, and their gates."""
         gates = [gate for name, gate in self._gates.items() if self.weights[name]]

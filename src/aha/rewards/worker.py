@@ -85,13 +85,14 @@ def nursery(control: socket.socket) -> None:
         return
     try:
         rewards = [load_reward(name, params) for name, params in pickle.loads(specs)]
-        for reward in rewards:
-            reward.warm_up()
+        said = [(reward.name, reward.warm_up()) for reward in rewards]
     except BaseException as error:
         complaint = str(error) if isinstance(error, AhaError) else describe(error)
         send_bytes(control, json.dumps({"complaint": complaint}).encode())
         return
-    send_bytes(control, json.dumps({"whole_group": [reward.whole_group for reward in rewards]}).encode())
+    notes = [f"{name}: {note}" for name, note in said if isinstance(note, str)]
+    ready = {"whole_group": [reward.whole_group for reward in rewards], "notes": notes}
+    send_bytes(control, json.dumps(ready).encode())
     gc.freeze()
     _attend(control, rewards, parent)
 

@@ -39,6 +39,8 @@ def run(context: Context) -> None:
     with Scorer(
         block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards"
     ) as scorer:
+        for note in scorer.notes:
+            context.say(note)
         problems, chats, golds = _with_good_answers(context, block, scorer, problems, chats)
         choice = choose_engine(block.rollout.engine)
         context.say(f"rollouts: {choice.name}, {choice.why}")
