@@ -40,7 +40,7 @@ from aha.rewards.answers.alphabet import MAX_CHARACTERS, clean
 from aha.rewards.answers.errors import TooLarge, Unreadable
 from aha.rewards.answers.extract import reference_answer
 from aha.rewards.answers.sameness import Sameness, squeezed
-from aha.rewards.answers.values import NUMBER_WORDS, Scalar, Value, read, special_phrase, unwrapped
+from aha.rewards.answers.values import Scalar, Value, number_in_words, read, special_phrase, unwrapped
 from aha.rewards.contract import Completion, Problem, Score, final_answer
 
 LONGEST = 2 * MAX_CHARACTERS
@@ -108,7 +108,7 @@ def _compare(answer: str, gold: str, params: Params) -> Score:
     return _compare_values(ours, reference, params)
 
 
-_PLAIN = re.compile(r"\$?([+-]?)(?:\\?\$)?([1-9]\d{0,2}(?:,\d{3})+|\d{1,40})(\.\d{1,40})?\$?\.?")
+_PLAIN = re.compile(r"\$?([+-]?)(?:\\?\$)?([1-9]\d{0,2}(?:,\d{3})+|\d{1,40})(\.\d{1,40})?\$?\.?", re.ASCII)
 
 
 def _plain_number(text: str) -> str | None:
@@ -189,7 +189,7 @@ def _words_kind(reference: str, params: Params) -> Callable[[str, str], bool] | 
         return None
     if params.multi_select and re.fullmatch(r"[A-Z]{2,}", words):
         return _same_options
-    if words.casefold() in NUMBER_WORDS or len(words) == 1 or params.algebra or words == "infinity":
+    if number_in_words(words) is not None or len(words) == 1 or params.algebra or words == "infinity":
         return None
     return _same_words
 
@@ -232,7 +232,7 @@ def _same_choice(ours: str, reference: str) -> bool:
     words = [word for word in re.findall(r"\w+|[^\s\w().:;,*\[\]-]", text) if word.casefold() not in _FILLER - {"a"}]
     if [word.upper() for word in words] == [letter]:
         return True
-    labelled = re.match(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-Z])\s*[).:]\s*\S", text)
+    labelled = re.match(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-Z])\s*(?:[).:]\s*\S|,\s*[a-z]{3})", text)
     return labelled is not None and labelled[1] == letter and len(re.findall(r"(?<![\w'])[A-Z](?!\w)", text)) == 1
 
 

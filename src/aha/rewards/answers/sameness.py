@@ -202,6 +202,8 @@ class Sameness:
     def _name(self, gold: Name, given: Value) -> bool:
         if isinstance(given, Scalar) and given.tree == unicodedata.normalize("NFKC", gold.name):
             return True  # a bold R
+        if gold.name == "infinitely many":
+            return gold == given or (isinstance(given, Scalar) and given.tree == "∞")
         return gold == given or self._region(gold, given)
 
 

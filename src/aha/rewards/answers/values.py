@@ -99,6 +99,11 @@ NUMBER_WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 ]  # fmt: skip
+_TENS = {word: 10 * number for number, word in enumerate(
+    ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)}  # fmt: skip
+_POWERS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+          "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}  # fmt: skip
 _SIGNS = "=<>≤≥≠≈≡∈"
 _THOUSANDS = re.compile(r"(?<![\d.,_'])[1-9]\d{0,2}(?:(?:([,' _])\d{3})(?:\1\d{3})*|(?:\.\d{3}){2,})(?![\d,'])")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
@@ -114,6 +119,7 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
         return found
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
+    text = re.sub(r"ℝ\s*(?:\^\{?-\}?|_\{?(?:-|<\s*0)\}?)", "(-∞,0)", text)
     if text in "ℝℤℚℕℂ":
         return Name(text)
     if text == "∅":
@@ -312,6 +318,31 @@ def _read_ratio(text: str) -> Value | None:
     return None
 
 
+def number_in_words(text: str) -> Fraction | None:
+    """
+    >>> number_in_words("twenty-five"), number_in_words("two hundred and one"), number_in_words("Two thirds")
+    (Fraction(25, 1), Fraction(201, 1), Fraction(2, 3))
+    >>> number_in_words("third"), number_in_words("five one"), number_in_words("hundred")
+    (None, None, None)
+    """
+    words = [word for word in re.split(r"[\s-]+", text.casefold()) if word != "and"]
+    part = _PARTS.get(words[-1].removesuffix("s")) if len(words) > 1 else None
+    total, current, last = 0, 0, 10**12
+    for word in words[: -1 if part else None]:
+        small = NUMBER_WORDS.index(word) if word in NUMBER_WORDS else _TENS.get(word, 0)
+        if word in _POWERS and current:
+            current *= _POWERS[word]
+            if word != "hundred":
+                total, current = total + current, 0
+            last = _POWERS[word]
+        elif (word in NUMBER_WORDS or small) and small < last and (last != 10 or small < 10):
+            current += small
+            last = 10 if word in _TENS else 0
+        else:
+            return None
+    return Fraction(total + current, part or 1)
+
+
 def full_hour(plain: str) -> Ratio | None:
     """`9 a.m.`, `9 o'clock`. Without dots, `9 am` may also be a product."""
     match = re.fullmatch(r"(\d{1,2})\s*(?:([ap])\.?\s?m\.?|o'clock)", plain, re.IGNORECASE)
@@ -325,9 +356,9 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
         return Scalar(numeral, None, text)
     number, unit_text = split_unit(text, letters_are_units, is_quantity)
     unit = read_unit(unit_text) if unit_text else None
-    words = unwrapped(number).casefold()
-    if words in NUMBER_WORDS:
-        return Scalar(Fraction(NUMBER_WORDS.index(words)), unit, text)
+    words = unwrapped(number)
+    if re.match(r"[A-Za-z]{3}", words) and (said := number_in_words(words)) is not None:
+        return Scalar(said, unit, text)
     tree = parse(number)
     if unit is not None and (unit.dimension == () or unit in ANGLES):
         return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
@@ -382,6 +413,8 @@ def special_phrase(words: str) -> Value | None:
         return Name("ℤ")
     if exception := _EXCEPT.fullmatch(plain):
         return Combined("∖", (Name("ℝ"), read(exception[1])))
+    if re.fullmatch(r"(there are )?(an )?infinite(ly many)?( number of)?( solutions?| values?| ways)?", plain):
+        return Name("infinitely many")
     if _UNDEFINED.fullmatch(plain):
         return Name("undefined")
     if plain in ("infinity", "positive infinity", "plus infinity", "inf", "+inf", "oo", "+oo"):
