@@ -20,6 +20,8 @@ Choices, where careful people differ:
 - 25 % is 0.25 and not 25, unless `percent: true` says that the data set asks for percentages;
 - an open interval and a pair look alike, `(1,2)`; a set is neither. A bare list counts as a set where one is
   expected, and as a tuple in the same order;
+- digits that repeat before dots are a period, `0.1666...` is a sixth; of several dots or apostrophes, `1.000.000`, three
+  digits apart, are thousands; `1 h 30 min` and `37°30'` are one quantity;
 - a clock time is not a ratio; a decimal is not the irrational number it approximates; 1/0 is no number, and not
   infinity;
 - an answer that is too large to compute is wrong, unless it is spelt like the reference.
