@@ -61,7 +61,7 @@ def test_what_decides_nothing_is_not_asked(misreading: str) -> None:
     bad = problems(*NUMBERS, *[rf"{number}\sqrt{{3}}" for number in range(2, 9)])
     assert checked({"math_answer": 1.0, misreading: 0.0}, bad).whole
     with pytest.raises(DataError, match="misreading"):
-        checked({"math_answer": {"weight": 1.0, "only_if": "misreading"}, misreading: 0.0}, bad)
+        checked({"math_answer": {"weight": 1.0, "only_if": misreading}, misreading: 0.0}, bad)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,16 @@ def test_a_reward_that_does_not_look_at_the_answer_must_still_judge(tmp_path: Pa
     found = checked({str(path): 1.0}, rows)
     assert [bad.problem.id for bad in found.bad] == ["p9", "p109"] and "returned None" in found.bad[0].reason
     assert not found.graders and "no reward tells" in found.remarks()[0]
+
+
+def test_a_reward_that_looks_at_other_things_in_the_text_is_no_grader(tmp_path: Path) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "def digits(completions, **kwargs): return [sum(map(str.isdigit, text)) / len(text) for text in completions]\n"
+        "def sevens(completions, **kwargs): return [float('7' in text.split('So it')[-1]) for text in completions]\n"
+    )
+    rows = problems(*(str(number * number) for number in range(200)))
+    assert checked({f"{path}:digits": 1.0, f"{path}:sevens": 1.0}, rows).graders == {}
 
 
 STRICT = """

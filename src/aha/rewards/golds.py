@@ -23,7 +23,7 @@ from aha.rewards.honest import AS_ITS_ROW, FORMS, OPTIONS, SHORT, USUAL, Tags
 from aha.rewards.scorer import Judged, Scorer, Verdict
 from aha.types import Completion, Problem
 
-PROBED = 8
+PROBED = 16
 """Problems on which the rewards are found out."""
 CHUNK = 512
 """Problems that are judged at a time."""
@@ -129,7 +129,10 @@ class _Check:
         """Reward -> the form in which it reads an answer, and its full marks."""
 
     def find_out(self, probe: Sequence[int]) -> None:
-        """Which rewards are graders: those that mostly give a problem's own answer more than another one."""
+        """Which rewards are graders: to most problems' own answers they give the same, and less to another one.
+
+        A reward that looks at something else in the text (digits, say) differs too, but in both directions.
+        """
         best: dict[str, tuple[int, float]] = {}
         for form in self._forms(probe):
             pairs = [(own.verdicts, other.verdicts) for _, own, other in self._judged(probe, form, on_trial=True)]
@@ -137,11 +140,15 @@ class _Check:
                 return  # the deadline, or an import: it is the same in every form
             for name in self._scorer.decisive:
                 known = [(own[name].value, other[name].value) for own, other in pairs]
-                right = [own for own, other in known if own is not None and other is not None and own > other + EVEN]
-                rank = len(right), sum(right)
-                if 2 * len(right) >= len(probe) and right and rank > best.get(name, (0, 0.0)):
-                    best[name] = rank
-                    self.graders[name] = form, max(right)
+                apart = [own - other for own, other in known if own is not None and other is not None]
+                full = max((own for own, _ in known if own is not None), default=0.0)
+                right = sum(
+                    own is not None and own > full - EVEN and (other or 0.0) < full - EVEN for own, other in known
+                )
+                turned = sum(difference < -EVEN for difference in apart)
+                if 2 * right >= len(probe) and 8 * turned <= len(probe) and (right, full) > best.get(name, (0, 0.0)):
+                    best[name] = right, full
+                    self.graders[name] = form, full
 
     def bad_among(self, numbers: Sequence[int]) -> dict[int, Bad]:
         """The bad problems by their number. What fails in one form is tried in the others."""
