@@ -47,6 +47,8 @@ from aha.rewards.contract import Completion, Problem, Score, final_answer
 
 LONGEST = 2 * MAX_CHARACTERS
 """Characters of an answer that is looked at; white space counts."""
+HIGHEST = 2
+"""Powers on powers that math-verify is asked about: `e^{-x^2}`."""
 CALLS = 1_000_000
 """Function calls that math-verify may make about one answer, of the order of a second."""
 
@@ -252,6 +254,8 @@ def _ask_math_verify(ours: str, reference: str, otherwise: Score) -> Score:
     """math-verify on integrals and limits. Its alarm works in main threads only and is left off; calls are counted."""
     if not (_BEYOND_US.search(ours) or _BEYOND_US.search(reference)) or re.search(r"[,=<>]|\\text", ours + reference):
         return otherwise
+    if _powers_in_powers(ours) > HIGHEST or re.search(r"\^\s*(?:\{?\s*-?\d{4}|\w\s*\^)", ours):
+        return Score(0.0, "too large to compute")
     import math_verify
 
     def judge() -> Score:
@@ -265,6 +269,23 @@ def _ask_math_verify(ours: str, reference: str, otherwise: Score) -> Score:
         return _at_most(CALLS, judge)
     except _TooManyCalls:
         return Score(0.0, "too long to compute by math-verify")
+
+
+def _powers_in_powers(formula: str) -> int:
+    """How high its powers stand on each other: 3 for `x^{x^{x^x}}`, whose value no processor computes.
+
+    Integers grow in C code, where neither calls are counted nor signals heard.
+    """
+    height, open_braces = 0, [0]
+    for position, character in enumerate(formula):
+        if character == "{":
+            raised = formula[:position].rstrip()[-1:] == "^"
+            open_braces.append(open_braces[-1] + raised)
+        elif character == "}" and len(open_braces) > 1:
+            open_braces.pop()
+        elif character == "^":
+            height = max(height, open_braces[-1] + 1)
+    return height
 
 
 class _TooManyCalls(BaseException):

@@ -825,3 +825,10 @@ def test_the_verdict_is_the_same_everywhere() -> None:
     thread.start()
     thread.join()
     assert found == [[expected for *_, expected in answers]] * 3
+
+
+@pytest.mark.parametrize("gold", ["5", r"2\sqrt{3}", "x^2"])
+@pytest.mark.parametrize("answer", [r"\int_0^9 x^{x^{x^x}}dx", r"\int_0^9 x^x^x^x dx", r"\lim_{x\to 9} 9^{99999}x"])
+def test_math_verify_is_not_asked_what_no_processor_computes(answer: str, gold: str) -> None:
+    (score,) = load_reward("math_answer", {}).score_group([Completion(f"\\boxed{{{answer}}}")], Problem("?", gold, "p"))
+    assert score == Score(0.0, "too large to compute")
