@@ -113,17 +113,19 @@ def read_parts(text: str) -> tuple[Fraction, Unit] | None:
     >>> read_parts(r"1\\text{ h }30\\text{ min}")
     (Fraction(5400, 1), Unit(factor=Fraction(1, 1), dimension=(('s', 1),)))
     """
-    total, units, at = Fraction(0), [], 0
+    units: list[Unit] = []
+    total, at = Fraction(0), 0
     while match := _PART.match(text, at):
         word = match[2] or match[4]
-        units.append(_SI.get(word) or _UNITS.get(word.casefold()) or _UNITS.get(word.casefold().removesuffix("s")))
-        if units[-1] is None or units[-1].dimension != units[0].dimension or not units[-1].dimension:
+        unit = _SI.get(word) or _UNITS.get(word.casefold()) or _UNITS.get(word.casefold().removesuffix("s"))
+        if unit is None or not unit.dimension or (units and unit.dimension != units[0].dimension):
             return None
-        if (match[3] or match[5]) and units[-1].dimension != _UNITS["s"].dimension:
+        if (match[3] or match[5]) and unit.dimension != _UNITS["s"].dimension:
             return None
-        total += Fraction(match[1]) * units[-1].factor
+        units.append(unit)
+        total += Fraction(match[1]) * unit.factor
         at = match.end()
-    factors = [unit.factor for unit in units if unit]
+    factors = [unit.factor for unit in units]
     if len(units) < 2 or text[at:].strip() or factors != sorted(set(factors), reverse=True):
         return None
     return total, Unit(Fraction(1), units[0].dimension)
