@@ -216,7 +216,8 @@ def _evaluation(plan: Plan, run: RunDir, index: int, evaluation: EvalPlan) -> It
 
 def _watch(command: list[str], folder: Path, failure: Path, part: str, threads: int | None = None) -> Iterator[Event]:
     """Run a child to its end, telling its metrics and remarks as they appear."""
-    failure.unlink(missing_ok=True)
+    for old in (failure, *folder.glob("heartbeat*.json")):
+        old.unlink(missing_ok=True)
     log = folder / "log.txt"
     tails = {"step": _Tail(folder / "metrics.jsonl"), "remark": _Tail(folder / "remarks.txt")}
     process = launch.start(command, log, threads)
@@ -273,8 +274,25 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         launch.kill(process)
 
 
+def _overdue(log: Path) -> str | None:
+    """What an ended process was doing, when it was ended for taking too long over it. See train/heartbeat.py."""
+    for path in sorted(log.parent.glob("heartbeat*.json")):
+        facts = read_object(path) or {}
+        seconds = facts.get("seconds")
+        if seconds and time.time() >= facts["since"] + seconds:
+            name, step = facts["phase"], f" of step {facts['step']}" if facts["step"] else ""
+            return (
+                f"{name}{step} was still at work after {seconds:g} s, its deadline, and was ended; the stack of every thread is at "
+                f"the end of {log}. If it only needs longer, raise hardware.deadlines.{name}; the same command goes on"
+            )
+    return None
+
+
 def _failed(code: int, failure: Path, log: Path, part: str) -> StageError:
     told = read_object(failure)
+    if told is None and code == 1 and (overdue := _overdue(log)):
+        told = {"kind": "StageError", "message": overdue, "exit_code": 1}
+        write_json(failure, told)
     if told and "traceback" not in told:
         error = StageError(f"{part}: {told['message']}")
         error.exit_code = told["exit_code"]

@@ -115,8 +115,11 @@ def _other_recipe(root: Path, present: str, claimed: str, most: int = 8) -> str:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Replace a file whole: a reader, or a crash, finds the old text or the new one."""
+def write_text(path: str | Path, text: str, lasting: bool = True) -> None:
+    """Replace a file whole: a reader, or a crash, finds the old text or the new one.
+
+    `lasting`: through a power cut too, which takes milliseconds.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -124,12 +127,14 @@ def write_text(path: str | Path, text: str) -> None:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -141,9 +146,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Replace a JSON file whole."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, lasting: bool = True) -> None:
+    """Replace a JSON file whole; `lasting` as for `write_text`."""
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n", lasting)
 
 
 def read_json(path: str | Path) -> Any:

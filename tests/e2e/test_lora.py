@@ -22,6 +22,8 @@ def test_adapters_reach_the_engine_and_the_checkpoint(finished: Path, tmp_path: 
     run = tmp_path / "runs" / "lora"
     rows = [json.loads(line) for line in (run / "3-grpo" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["mismatch"] < (2e-3 if BF16 else 1e-4) for row in rows), [row["mismatch"] for row in rows]
+    shares = [row["arrived"] for row in rows if row["arrived"] is not None]
+    assert shares and all(abs(1 - share) < 0.1 for share in shares), f"an engine without the adapter has 0: {shares}"
     weights = [
         load_file(run / folder / "model.safetensors") for folder in ("0-base", "2-distill/model", "3-grpo/model")
     ]

@@ -21,7 +21,7 @@ from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.plots import _smooth
 from aha.report.read import Series, clean, number, read_lines, read_run
 from aha.report.samples import pick_stories
-from aha.report.wording import count, duration, headline
+from aha.report.wording import count, duration, headline, same_policy
 
 STEPS = {"1-cpt": 240, "2-distill": 160, "3-grpo": 200}
 REWARDS = {"math_answer": 1.0, "think_format": 0.2}
@@ -72,6 +72,7 @@ def metrics_of(directory: str, steps: int) -> list[dict[str, Any]]:
             }
             row |= {
                 "mismatch": 0.0021 + 0.0004 * abs(noise),
+                "arrived": None if step == 1 else 1 - 0.01 * abs(noise),
                 "kl": 0.03 * at,
                 "clip_ratio": 0.01 + 0.004 * abs(noise),
                 "unjudged": int(step == 50),
@@ -453,6 +454,18 @@ def test_a_single_evaluated_stage_is_compared_with_nothing(run_dir: Path) -> Non
     results = json.loads((run_dir / "results.json").read_text())
     dump(run_dir / "results.json", {"base": results["base"]})
     assert "nothing yet to compare" in headline(read_run(run_dir))
+
+
+def test_the_headline_says_whether_the_samples_were_the_policys_own(run_dir: Path) -> None:
+    metrics = run_dir / "3-grpo/metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows[7]["arrived"], rows[9]["mismatch"] = 0.81, 0.012
+    dump_lines(metrics, rows)
+    said = same_policy(read_run(run_dir))
+    assert said.startswith("Trainer and engine differed by at most 0.01 nats per sampled token; of each of 199 updates")
+    assert said.endswith("at least 81.0 % reached the engine.") and said in report_of(run_dir)[0].text
+    dump_lines(metrics, [{key: value for key, value in row.items() if key != "arrived"} for row in rows])
+    assert same_policy(read_run(run_dir)) == "Trainer and engine differed by at most 0.01 nats per sampled token."
 
 
 def test_a_problem_that_comes_up_again_is_followed(run_dir: Path) -> None:

@@ -25,7 +25,7 @@ DOES_NOT_CHANGE_THE_RUN: dict[str, Any] = {
     "name": True,
     "expect": True,
     "tracking": True,
-    "hardware": {"gpu"},
+    "hardware": {"gpu", "deadlines"},
     "grpo": {"health"},
 }
 

@@ -113,6 +113,17 @@ class Lora(Block):
     dropout: Share = 0.0
 
 
+class Deadlines(Block):
+    """Seconds after which a phase of a stage is ended, with the stack of every thread in its log. Meant for hangs only."""
+
+    startup: PositiveFloat = Field(default=3600.0, description="data, model and engine, up to the first step")
+    rollout: PositiveFloat = Field(default=3600.0, description="a step's completions")
+    reward: PositiveFloat = Field(default=3600.0, description="a step's verdicts")
+    train: PositiveFloat = Field(default=3600.0, description="forward and backward of a step")
+    sync: PositiveFloat = Field(default=1800.0, description="weights to the engine, and the probes")
+    save: PositiveFloat = Field(default=3600.0, description="a checkpoint, or the finished model")
+
+
 class Hardware(Block):
     """What the run is planned for."""
 
@@ -125,6 +136,7 @@ class Hardware(Block):
     gpu_memory_gib: PositiveFloat | None = None
     parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = "none"
     threads: Count | None = Field(default=None, description="CPU threads of each process; all cores if absent")
+    deadlines: Deadlines = Field(default_factory=Deadlines)
 
 
 class Source(Block):

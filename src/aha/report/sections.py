@@ -25,6 +25,7 @@ from aha.report.wording import (
     missing,
     percent,
     plural,
+    same_policy,
     seconds_of,
     status,
     step_seconds,
@@ -68,7 +69,7 @@ def build_report(run: Run, figures: Figures) -> Report:
     return Report(
         name=run.name,
         subtitle=_subtitle(run),
-        headline=headline(run),
+        headline=" ".join(filter(None, (headline(run), same_policy(run)))),
         path=_path(run),
         measure=f"held-out pass@1 on {run.tasks[0]}" if run.tasks else "",
         missing=missing(run),

@@ -94,6 +94,18 @@ def headline(run: Run) -> str:
     return _training_only(run)
 
 
+def same_policy(run: Run) -> str:
+    """What GRPO's probes and samples say of its rollouts: whether they were of the policy that was trained."""
+    stage = run.stages.get("3-grpo")
+    gaps = stage.series("mismatch").finite if stage else []
+    if stage is None or not gaps:
+        return ""
+    told = f"Trainer and engine differed by at most {max(gaps):.1g} nats per sampled token"
+    if shares := stage.series("arrived").finite:
+        told += f"; of each of {plural(len(shares), 'update')} that could be measured, at least {percent(min(shares))} reached the engine"
+    return told + "."
+
+
 def _training_only(run: Run) -> str:
     for stage in reversed(list(run.stages.values())):
         for key, name in (("reward", "mean reward"), ("loss", "training loss")):

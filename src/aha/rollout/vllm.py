@@ -20,6 +20,9 @@ import torch
 from aha.errors import EngineError
 from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens
 
+SLEEPS = ("weights", "kv_cache")
+"""What vLLM puts to sleep, by its own tags."""
+
 
 def _prepare_environment(limits: EngineLimits) -> None:
     """vLLM reads these while it is imported. One process: the engine must see the trainer's weights."""
@@ -44,6 +47,7 @@ class VllmEngine:
 
         self.on_gpu = torch.cuda.is_available()
         self._sleeps = limits.sleep and self.on_gpu
+        self._asleep: set[str] = set()
         length = limits.max_prompt_tokens + limits.max_new_tokens
         options: dict[str, Any] = {
             "model": model_path,
@@ -88,8 +92,7 @@ class VllmEngine:
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
         from vllm import SamplingParams
 
-        if self._sleeps:
-            self._llm.wake_up(tags=["kv_cache"])
+        self._wake("weights", "kv_cache")
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
@@ -104,8 +107,7 @@ class VllmEngine:
         ]
         inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         outputs = [request.outputs[0] for request in self._llm.generate(inputs, params, use_tqdm=False)]
-        if self._sleeps:
-            self._llm.sleep(level=1)
+        self._sleep()
         return [
             Generation(
                 list(output.token_ids),
@@ -120,22 +122,41 @@ class VllmEngine:
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, temperature=1.0, seed=0)
         inputs = [{"prompt_token_ids": list(sequence)} for sequence in sequences]
+        slept = self._asleep == set(SLEEPS)
+        self._wake("weights", "kv_cache")
         outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        self._forget()  # a cached prefix would change what is generated next, by a rounding
+        if slept:
+            self._sleep()
         return [
             [step[token].logprob for step, token in zip(output.prompt_logprobs[1:], sequence[1:], strict=True)]
             for output, sequence in zip(outputs, sequences, strict=True)
         ]
 
     def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        if self._sleeps:
-            self._llm.wake_up(tags=["weights"])
+        self._wake("weights")
         if self.on_gpu:
             self._runner.model.load_weights(weights)
         else:
             self._runner.reload_weights(weights_iterator=((name, weight.detach()) for name, weight in weights))
             self._renew_tied_head()
+        self._forget()
+
+    def _forget(self) -> None:
         if not self._llm.reset_prefix_cache():
             raise EngineError("vLLM kept its prefix cache: completions would be drawn from a half-old policy")
+
+    def _wake(self, *tags: str) -> None:
+        """Bring back what sleeps of these. vLLM would map memory that is awake a second time, and serves nothing, for
+        ever, while anything still sleeps."""
+        if sleeping := [tag for tag in tags if tag in self._asleep]:
+            self._llm.wake_up(tags=sleeping)
+            self._asleep.difference_update(sleeping)
+
+    def _sleep(self) -> None:
+        if self._sleeps:
+            self._llm.sleep(level=1)
+            self._asleep.update(SLEEPS)
 
     def _renew_tied_head(self) -> None:
         model = self._runner.model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +101,29 @@ def _planned(run_dir: Path) -> Plan:
 def _stage_row(run_dir: Path, stage: StagePlan, job: Submitted | None, known: dict[str, InQueue]) -> Row:
     folder = RunDir(run_dir).stage(stage.name)
     row = _row(stage.directory, stage.state == "skip", folder / "failure.json", job, known)
+    if row.state in ("running", "not run") and (at_work := _at_work(folder)):
+        row = row._replace(state="running", why=row.why or at_work)
     return row._replace(**_progress(folder, running=row.state == "running"))
+
+
+def _at_work(folder: Path) -> str:
+    """What a stage's process is doing, and for how long; nothing when its heartbeat is past its deadline, or it is dead."""
+    facts = read_object(folder / "heartbeat.json") or {}
+    passed = time.time() - facts.get("since", 0)
+    if passed > facts.get("seconds", 0) or (facts["host"] == socket.gethostname() and not _lives(facts["process"])):
+        return ""
+    step = f" of step {facts['step']}" if facts["step"] else ""
+    return f"{facts['phase']}{step}, for {duration(passed)}"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _row(part: str, finished: bool, failure: Path | None, job: Submitted | None, known: dict[str, InQueue]) -> Row:

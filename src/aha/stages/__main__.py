@@ -10,6 +10,7 @@ import time
 from aha import child
 from aha.recipe.plan import Plan
 from aha.rundir import RunDir
+from aha.train import heartbeat
 
 
 def main(root: str, name: str) -> None:
@@ -17,9 +18,10 @@ def main(root: str, name: str) -> None:
     run = RunDir(root)
 
     def work() -> None:
-        from aha.stages.context import Context  # here, so that a failing import is told too
-
         plan = Plan.model_validate_json((run.root / "plan.json").read_text())
+        heartbeat.start(run.stage(name), plan.recipe.hardware.deadlines)
+        from aha.stages.context import Context  # here, so that a failing import is told too, and a hanging one ended
+
         stage = next(stage for stage in plan.stages if stage.name == name)
         importlib.import_module(f"aha.stages.{name}").run(Context(plan, stage, run, started))
 

@@ -19,6 +19,7 @@ from aha.models import kernels
 from aha.models.load import load_model, load_tokenizer
 from aha.recipe.plan import Plan, StagePlan
 from aha.rundir import RunDir, write_json
+from aha.train import heartbeat
 from aha.train.checkpoints import newest_good
 from aha.types import Checkpoint
 
@@ -88,7 +89,8 @@ class Context:
         first_step_at: float | None,
     ) -> None:
         chat_format = ChatFormat.load(Path(parent.path))
-        checkpoint = handoff.hand_over(model, tokenizer, chat_format, self.folder / "model")
+        with heartbeat.phase("save"):
+            checkpoint = handoff.hand_over(model, tokenizer, chat_format, self.folder / "model")
         now = time.time()
         self.run.mark_done(
             self.stage.name,

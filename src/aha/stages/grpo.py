@@ -64,7 +64,7 @@ def run(context: Context) -> None:
             problems,
             chats,
             scorer,
-            Policy(engine.sync, lambda prompts, seeds: engine.generate(prompts, sampling, seeds)),
+            Policy(engine.sync, lambda prompts, seeds: engine.generate(prompts, sampling, seeds), engine.score),
             kernels,
             resume_step,
         )

@@ -1,7 +1,7 @@
 """Between TRL and the rollout engine: TRL gathers the weights and asks for completions; the engine takes them and generates.
 
-What the engine says of its own samples is held against the trainer: rollouts from another policy than the one being
-trained end the run.
+After each sync trainer and engine score the same probes (train/probes.py), and what the engine says of its own samples
+is held against the trainer: rollouts from another policy than the one being trained end the run.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
 from aha.errors import EngineError
-
-# Mean |logprob of the trainer - logprob of the engine| over the sampled tokens, in nats. Rounding stays a hundred times
-# below in float32; in bfloat16 honest runs show up to 0.02, and a stale tied head 0.04 after six steps.
-MISMATCH = {"float32": 1e-3, "bfloat16": 0.05}
+from aha.train import heartbeat
+from aha.train.probes import MISMATCH, Probes
 
 
 class Policy:
-    """What GRPO needs of a rollout engine: `generate(prompts, seeds)` and `sync(weights)`. See rollout/engine.py."""
+    """What GRPO needs of a rollout engine: `generate(prompts, seeds)`, `sync(weights)` and `score(sequences)`.
 
-    def __init__(self, sync: Callable[[Any], None], generate: Callable[[list[list[int]], list[int]], list[Any]]):
+    See rollout/engine.py. Only a stand-in that computes nothing may come without `score`: it cannot be probed.
+    """
+
+    def __init__(
+        self,
+        sync: Callable[[Any], None],
+        generate: Callable[[list[list[int]], list[int]], list[Any]],
+        score: Callable[[list[list[int]]], list[list[float]]] | None = None,
+    ):
         self.sync = sync
         self.generate = generate
+        self.score = score
 
 
 class EngineBridge(VLLMGeneration):
@@ -34,23 +42,49 @@ class EngineBridge(VLLMGeneration):
 
     policy: Policy
     seed_for: Callable[[int], int]
+    probes: Probes | None = None
     seconds = 0.0
     new_tokens = 0
+    newest: tuple[list[list[int]], list[list[int]], list[list[float]]]
+    """The newest rollouts: prompts, completions and logprobs."""
 
     def _init_vllm(self) -> None:
         """The engine is running already."""
 
     def sync_weights(self) -> None:
-        self.policy.sync(self._iter_named_params())
+        with heartbeat.phase("sync"):
+            self.policy.sync(self._iter_named_params())
+            if self.probes:
+                self.probes.look()
 
     def generate(self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None) -> tuple:
         began = time.perf_counter()
         first = self.accelerator.process_index * len(prompts)
-        drawn = self.policy.generate(prompts, [self.seed_for(first + index) for index in range(len(prompts))])
+        with heartbeat.phase("rollout"):
+            drawn = self.policy.generate(prompts, [self.seed_for(first + index) for index in range(len(prompts))])
         self.seconds = time.perf_counter() - began
         self.new_tokens = sum(len(generation.token_ids) for generation in drawn)
-        logprobs = [[[value] for value in generation.logprobs] for generation in drawn]
-        return prompts, [generation.token_ids for generation in drawn], logprobs, None
+        self.newest = prompts, [one.token_ids for one in drawn], [one.logprobs for one in drawn]
+        if self.probes and not self.probes.sequences:
+            with heartbeat.phase("sync"):
+                self.probes.draw(*self.newest)
+        prompts, tokens, logprobs = self.newest
+        return prompts, tokens, [[[value] for value in row] for row in logprobs], None
+
+    def require_same_policy(self, difference: float) -> None:
+        """The engine's logprobs of what it has just sampled must be the trainer's, up to rounding: `difference` is their mean.
+
+        Raises EngineError when they are not. The probes passed at this sync, so the first suspect is the sampling.
+        """
+        limit = MISMATCH[torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32]
+        if difference <= limit:
+            return
+        if self.probes:
+            self.probes.require_temperature(*self.newest)
+        raise EngineError(
+            f"the engine samples from another policy than the one being trained: mean |logprob difference| {difference:.4f}, "
+            f"at most {limit} expected. Weights did not arrive, or temperature or dtype differ"
+        )
 
 
 @contextmanager
@@ -63,16 +97,3 @@ def bridged(policy: Policy, seed_for: Callable[[int], int]) -> Iterator[None]:
         yield
     finally:
         module.VLLMGeneration = original
-
-
-def require_same_policy(difference: float, bf16: bool) -> None:
-    """The engine's logprobs of what it has just sampled must be the trainer's, up to rounding.
-
-    Raises EngineError when they are not: rollouts were drawn from other weights than the ones being trained.
-    """
-    limit = MISMATCH["bfloat16" if bf16 else "float32"]
-    if not difference <= limit:
-        raise EngineError(
-            f"the engine samples from another policy than the one being trained: mean |logprob difference| {difference:.4f}, "
-            f"at most {limit} expected. Weights did not arrive, or temperature or dtype differ"
-        )

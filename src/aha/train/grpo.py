@@ -24,11 +24,13 @@ from aha.recipe.schema import Recipe
 from aha.rewards.scorer import Scorer
 from aha.rundir import write_jsonl
 from aha.seeds import seed_of
+from aha.train import heartbeat
 from aha.train.algorithms import ESTIMATORS, options_of, require_whole_loss
-from aha.train.bridge import EngineBridge, Policy, bridged, require_same_policy
+from aha.train.bridge import EngineBridge, Policy, bridged
 from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
 from aha.train.lora import lora_config
+from aha.train.probes import Probes
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Problem
 
@@ -65,6 +67,10 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
         start = self.accelerator.process_index * len(mine)
         output["advantages"] = found[start : start + len(mine)]
 
+    def _calculate_rewards(self, *args: Any) -> torch.Tensor:
+        with heartbeat.phase("reward"):
+            return super()._calculate_rewards(*args)
+
     def _leave_out_unjudged(self, output: dict[str, Any]) -> None:
         """Take the tokens of completions without a verdict out of the loss and of its token count.
 
@@ -78,10 +84,18 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
         output["tool_mask"] = judged[:, None].to(tokens.dtype).repeat(1, tokens.shape[1])
         output["num_items_in_batch"] = self.accelerator.gather((tokens * output["tool_mask"]).sum()).sum()
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.vllm_generation.probes:
+            self.vllm_generation.probes.took(norm, self.lr_scheduler.get_last_lr()[0])
+        return norm
+
     def _record(self) -> None:
         """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed."""
         metrics = self._metrics["train"]
-        require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1], self.args.bf16)
+        self.vllm_generation.require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1])
+        for name, value in (self.vllm_generation.probes.metrics if self.vllm_generation.probes else {}).items():
+            metrics[name].append(value)
         for name in self.judge.last[0][2].verdicts:
             values = [judged.verdicts[name].value for _, _, judged in self.judge.last]
             known = [value for value in values if value is not None]
@@ -143,6 +157,8 @@ def make_grpo_trainer(
     require_whole_loss(trainer)
     trainer.advantage = algorithm_of(block).advantage
     trainer.judge = judge
+    if policy.score:
+        trainer.vllm_generation.probes = Probes(trainer, policy.score)
     trainer.rollouts = folder / "rollouts"
     trainer.rollouts.mkdir(parents=True, exist_ok=True)
     if device == "cpu" and kernels.liger is not None:
@@ -171,4 +187,4 @@ def _translate(logs: dict[str, Any]) -> dict[str, float | None]:
     return kept | own
 
 
-OWN = ("unjudged", "rollout_tokens_per_second")
+OWN = ("unjudged", "rollout_tokens_per_second", "mismatch_probes", "arrived")

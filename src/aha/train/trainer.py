@@ -21,6 +21,7 @@ from aha.errors import CheckpointError, Mistake, RecipeError, StageError
 from aha.metrics import MetricsWriter
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Optimizer, Recipe
+from aha.train import heartbeat
 from aha.train.checkpoints import seal
 
 
@@ -119,10 +120,11 @@ class Sealed:
         shutil.rmtree(partial, ignore_errors=True)
         step = self.state.global_step  # type: ignore[attr-defined]
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
-            if self.is_world_process_zero():  # type: ignore[attr-defined]
-                seal(partial / f"checkpoint-{step}", partial.parent, step)
+            with heartbeat.phase("save"):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
+                if self.is_world_process_zero():  # type: ignore[attr-defined]
+                    seal(partial / f"checkpoint-{step}", partial.parent, step)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             shutil.rmtree(partial, ignore_errors=True)
             older = sorted(partial.parent.glob("step-*"))
@@ -134,7 +136,7 @@ class Sealed:
 
 
 class Journal(TrainerCallback):
-    """Writes metrics.jsonl, and turns SIGTERM into a checkpoint and an exit."""
+    """Writes metrics.jsonl, tells the heartbeat of each step, and turns SIGTERM into a checkpoint and an exit."""
 
     def __init__(
         self,
@@ -159,6 +161,9 @@ class Journal(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.tokens = self._tokens(state.global_step, {"num_tokens": state.num_input_tokens_seen})
         self._since = (time.time(), self.tokens)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        heartbeat.begin_step(state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.first_step_at = self.first_step_at or time.time()

@@ -1,0 +1,82 @@
+"""Did the update arrive? What trainer and engine say of the same tokens, before and after a sync.
+
+The question needs care, because an update is small: at learning rate 1e-6 it moves log-probabilities by less than an
+engine in bfloat16 rounds them. A limit on |trainer - engine| that lets honest rounding pass lets a stale engine pass
+too. So each side is first compared with itself. Between two syncs the trainer's log-probabilities of the probes moved
+by m, and the engine's by e, one entry for each token; their gap is g = e - m.
+
+- In an honest engine g is rounding, and knows nothing of m. In a stale one e = 0, so g = -m, however small m is.
+- `arrived` = <e, m> / <m, m> is the share of the update that reached the engine: 1, or 0 where nothing did.
+- Its standard error is |g| / (|m| sqrt(tokens)), that of the regression of e on m under "all of it arrived" (a score
+  test). A stale engine is off by the square root of the tokens in these, whatever the dtype.
+
+The run ends when the share is off by more than `MISSING` and by more than `SURE` standard errors, since the last sync
+or since the first, over which errors too small for one step add up. A float32 engine rounds so little that g itself must
+be small: then a fault also shows that lies across m. The trainer must have moved by more than it rounds itself, or its
+own rounding is in both m and g. What does not grow is for the older rule, `MISMATCH`.
+
+Honest runs of ten steps (a model of two layers, 391 tokens): in float32 shares of 1.0000 with errors below 0.0001, in
+bfloat16 0.993 to 1.002 with errors of 0.002 and at most 3.5 errors from 1. Stale engines: 0.00, and 20 errors from 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+SURE, MISSING = 6.0, 0.05
+"""Standard errors, and share of an update. Tokens are not independent, so six are fewer than they look; honest runs
+reached 3.5 of them, and a share of 0.993. A stale tied head misses an eighth of an update."""
+LEFT_OVER = 0.1
+"""Size of g against m from which a float32 engine has not got all. A stale tied head leaves a quarter, honest ones 1e-4."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What both sides said of the probes at one sync: logprobs of shape (tokens,), in float64."""
+
+    step: int
+    trainer: Tensor
+    engine: Tensor
+
+    @property
+    def mismatch(self) -> float:
+        return (self.engine - self.trainer).abs().mean().item()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How much of an update reached the engine. See the head of this file."""
+
+    share: float
+    error: float
+    """Its standard error."""
+    moved: float
+    gap: float
+    """Root mean squares, in nats, of m and g."""
+
+    @property
+    def complete(self) -> bool:
+        return not abs(1 - self.share) > max(MISSING, SURE * self.error)
+
+    def complete_up_to(self, rounding: float) -> bool:
+        """For an engine whose rounding is known, and small: what is left over may be in any direction."""
+        return not self.gap > max(rounding, LEFT_OVER * self.moved)
+
+
+def arrival(before: Sight, now: Sight) -> Arrival:
+    """Compares two syncs. A trainer that has not moved at all gives a share of NaN: it says nothing of the engine."""
+    moved = now.trainer - before.trainer
+    gap = now.engine - before.engine - moved
+    slope, error = regressed(gap, moved)
+    return Arrival(1 + slope, error, *(one.square().mean().sqrt().item() for one in (moved, gap)))
+
+
+def regressed(values: Tensor, on: Tensor) -> tuple[float, float]:
+    """The slope through the origin, and its standard error under "no slope"; NaN where there is nothing to regress on."""
+    size = on.norm().item()
+    if size == 0:
+        return math.nan, math.nan
+    return (values @ on).item() / size**2, values.norm().item() / (size * math.sqrt(len(on)))

@@ -1,0 +1,221 @@
+"""Probes: a few sequences of the run itself, scored by trainer and engine after every sync.
+
+They are real prompts with sampled completions, taken from the first rollouts and kept. Trainer and engine must agree on
+them up to rounding; each update must have reached the engine (train/arrival.py says how that is seen below its
+rounding); and after updates with a gradient something must have moved at all. The run ends where one of these fails,
+with the fault that it looks like (train/suspects.py).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from aha.errors import EngineError, StageError
+from aha.train import suspects
+from aha.train.arrival import SURE, Sight, arrival, regressed
+from aha.train.scoring import in_float32, logits_of, logprobs_of
+
+BUDGET, FEWEST, LONGEST = 384, 2, 128
+"""Tokens of all probes, how many there are at least, and tokens of one; a longer prompt brings 64 of its completion."""
+MISMATCH = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+"""Mean |logprob of the trainer - logprob of the engine|, in nats, by the engine's dtype. Rounding stays a hundred times
+below in float32; in bfloat16 honest runs show up to 0.02, and a stale tied head 0.04 after six steps."""
+CLEAR = 0.1
+"""Standard error above which the share of an update is not worth logging."""
+RESOLUTION, ROUNDINGS = 2e-5, 8
+"""Nats (root mean square over the probes) that the trainer must have moved before it is compared: more than a float32
+forward pass rounds. Where trainer and engine compute in one dtype, that many roundings as seen at the first probes."""
+TEMPERATURE = 0.02
+"""Relative difference of the temperature that the samples show from the recipe's."""
+STUCK = 5
+"""Updates with a gradient and a learning rate after which the weights must have changed somewhere."""
+
+
+class Probes:
+    """The probes of one process. `draw` takes them from the first rollouts, `look` is called after each sync."""
+
+    def __init__(self, trainer: Any, score: Callable[[list[list[int]]], list[list[float]]]):
+        """`score` is the engine's: logprobs of every token but the first, at temperature 1."""
+        self._trainer = trainer
+        self._score = score
+        self._sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        self._exact = not self._sharded and in_float32(trainer.model)
+        self.dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
+        self.sequences: list[list[int]] = []
+        self._first: Sight | None = None
+        self._judged: Sight | None = None
+        """The newest sight that the trainer had moved far enough for; the next one is compared with it."""
+        self._updates = 0
+        self._still: tuple[Tensor, list[Tensor]] | None = None
+        """The trainer's logprobs, and a sample of its weights, since when there have been `_updates`."""
+        self.metrics: dict[str, float] = {}
+
+    def took(self, norm: float | None, learning_rate: float) -> None:
+        """An optimiser step with this gradient norm is about to be taken."""
+        self._updates += bool(norm) and learning_rate > 0
+
+    # --- which sequences ---
+
+    def draw(
+        self, prompts: Sequence[list[int]], completions: Sequence[list[int]], logprobs: Sequence[list[float]]
+    ) -> None:
+        """Take the probes from a step's rollouts, the same in every process, and look for the first time.
+
+        Raises EngineError as `look` does, and when the samples were not drawn at the recipe's temperature.
+        """
+        chosen = _choose(prompts, completions, self._trainer.max_completion_length - 1)
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast_object_list(holder := [chosen], 0)
+            chosen = holder[0]
+        self.sequences = chosen
+        self.look()
+        self.require_temperature(prompts, completions, logprobs)
+
+    def require_temperature(
+        self, prompts: Sequence[list[int]], completions: Sequence[list[int]], logprobs: Sequence[list[float]]
+    ) -> None:
+        """The samples' logprobs must be the trainer's at the recipe's temperature t.
+
+        The same test as for an update: what the engine said less what the trainer says, regressed on the slope by
+        log t, is log(its temperature / t). Raises EngineError that names the temperature.
+        """
+        wanted = self._trainer.temperature
+        gaps, slopes = [], []
+        rows = _spread(prompts)
+        lengths = [min(LONGEST, len(completions[row])) for row in rows]
+        rows = [row for at, row in enumerate(rows) if at < FEWEST or sum(lengths[:at]) < BUDGET]
+        sequences = [list(prompts[row]) + list(completions[row])[:LONGEST] for row in rows]
+        for row, one, scores in zip(rows, sequences, self._logits(sequences), strict=True):
+            first = len(prompts[row]) - 1
+            values, slope = logprobs_of(scores, one, wanted)
+            gaps.append(torch.tensor(logprobs[row][:LONGEST], dtype=torch.float64) - values[first:])
+            slopes.append(slope[first:])
+        gap, slope = torch.cat(gaps), torch.cat(slopes)
+        off, error = regressed(gap, slope)
+        if abs(off) > max(TEMPERATURE, SURE * error):
+            raise EngineError(
+                f"the engine samples at another temperature than the recipe's: about {wanted * math.exp(off):.2f}, where "
+                f"grpo.rollout.temperature is {wanted:g}. Its logprobs of {len(gap)} sampled tokens differ from the "
+                f"trainer's by {gap.abs().mean():.2g} nats on average, and as those of another temperature do"
+            )
+
+    # --- what both sides say of them ---
+
+    def look(self) -> None:
+        """Score the probes on both sides.
+
+        Raises EngineError when the engine does not have the trainer's weights, and StageError when the trainer's
+        weights have not changed although it took steps.
+        """
+        if not self.sequences:
+            return
+        began = time.perf_counter()
+        now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine())
+        self._first = self._first or now
+        last = self._judged or now
+        since = arrival(last, now)
+        clear = since.moved > self._resolution and since.error < CLEAR
+        self.metrics = {"mismatch_probes": now.mismatch, "arrived": since.share if clear else math.nan}
+        for before in (last, self._first):
+            if not self._arrived(before, now):
+                raise EngineError(self._told(before, now))
+        if not now.mismatch <= MISMATCH[self.dtype]:
+            raise EngineError(self._told(last, now))
+        self._require_movement(now)
+        if self._judged is None or since.moved > self._resolution:
+            self._judged = now
+        self.metrics["seconds/probes"] = time.perf_counter() - began
+
+    def logprobs(self, instead: dict[str, Tensor] | None = None) -> Tensor:
+        """The trainer's, shape (tokens,); `instead` as in train/scoring.py."""
+        rows = zip(self._logits(self.sequences, instead), self.sequences, strict=True)
+        return torch.cat([logprobs_of(scores, one)[0] for scores, one in rows])
+
+    def _logits(self, sequences: list[list[int]], instead: dict[str, Tensor] | None = None) -> list[Tensor]:
+        return logits_of(self._trainer.model, sequences, self.dtype if self._exact else None, instead)
+
+    def _of_engine(self) -> Tensor:
+        scored = self._score(self.sequences)
+        values = torch.tensor([math.nan if one is None else one for row in scored for one in row], dtype=torch.float64)
+        if len(values) != sum(len(one) - 1 for one in self.sequences) or not values.isfinite().all():
+            raise EngineError("the engine did not give a finite log-probability for every token of the probes")
+        return values
+
+    @property
+    def _resolution(self) -> float:
+        assert self._first is not None
+        rounding = (self._first.engine - self._first.trainer).square().mean().sqrt().item()
+        return RESOLUTION if self._exact and self.dtype != torch.float32 else max(1e-6, ROUNDINGS * rounding)
+
+    def _arrived(self, before: Sight, now: Sight) -> bool:
+        found = arrival(before, now)
+        if found.moved <= self._resolution:
+            return True
+        alike = self._exact and self.dtype == torch.float32
+        return found.complete and (not alike or found.complete_up_to(self._resolution))
+
+    def _told(self, before: Sight, now: Sight) -> str:
+        found = arrival(before, now)
+        told = [
+            f"the engine samples from another policy than the one being trained, found after the sync at step {now.step}: "
+            f"mean |logprob difference| {now.mismatch:.2g} nats on {len(self.sequences)} probes of {len(now.engine)} tokens"
+        ]
+        if found.moved:
+            told.append(
+                f"  since step {before.step} the trainer moved by {found.moved:.2g} nats, and {found.share:.0%} of that reached the "
+                f"engine, give or take {found.error:.0%}"
+            )
+        return "\n".join(
+            [*told, *suspects.name(self, self._trainer.model, self._first or now, before, now, self._exact)]
+        )
+
+    # --- whether there is anything to arrive ---
+
+    def _require_movement(self, now: Sight) -> None:
+        if self._sharded:  # a piece of a weight may hold entries that no gradient reaches
+            return
+        if self._still is None or not now.trainer.equal(self._still[0]):
+            self._updates, self._still = 0, (now.trainer, _sample(self._trainer.model))
+        elif self._updates >= STUCK:
+            weights = _sample(self._trainer.model)
+            if all(map(torch.equal, weights, self._still[1])):
+                raise StageError(
+                    f"the policy has not moved: {self._updates} updates with a gradient left every weight that was looked at as it was. "
+                    "Either the optimiser does not hold the model's weights, or the learning rate is below what their dtype "
+                    f"({weights[0].dtype}) can resolve"
+                )
+            self._updates, self._still = 0, (now.trainer, weights)  # too little to show, as rounded for the engine
+
+
+def _spread(prompts: Sequence[list[int]]) -> list[int]:
+    """The rows of a batch, one completion of each prompt before the second of any."""
+    seen: dict[tuple[int, ...], int] = {}
+    turns = []
+    for prompt in prompts:
+        turns.append(seen.get(tuple(prompt), 0))
+        seen[tuple(prompt)] = turns[-1] + 1
+    return sorted(range(len(prompts)), key=lambda row: (turns[row], row))
+
+
+def _choose(prompts: Sequence[list[int]], completions: Sequence[list[int]], most: int) -> list[list[int]]:
+    """Prompts with their completions, at most `most` tokens of these, until the budget is spent."""
+    chosen: list[list[int]] = []
+    for row in _spread(prompts):
+        room = max(LONGEST - len(prompts[row]), 64)
+        chosen.append(list(prompts[row]) + list(completions[row])[: min(room, most)])
+        if len(chosen) >= FEWEST and sum(map(len, chosen)) >= BUDGET:
+            break
+    return chosen
+
+
+def _sample(model: Any, values: int = 64) -> list[Tensor]:
+    """A few entries of every weight that is trained."""
+    trained = [weight.detach().flatten() for weight in model.parameters() if weight.requires_grad]
+    return [weight[:: max(1, len(weight) // values)].clone() for weight in trained]
