@@ -87,7 +87,7 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if self.vllm_generation.probes:
-            self.vllm_generation.probes.took(norm, self.lr_scheduler.get_last_lr()[0])
+            self.vllm_generation.probes.took(norm, float(self._get_learning_rate()))
         return norm
 
     def _record(self) -> None:
