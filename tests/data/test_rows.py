@@ -16,7 +16,7 @@ from aha.data.packing import Tokens, pack, pack_all
 from aha.data.rows import packed_rows
 from aha.data.sources import Tally
 from aha.errors import DataError
-from aha.recipe import load_recipe
+from aha.recipe import load_recipe, memory
 from aha.stages import cpt
 
 
@@ -40,6 +40,11 @@ def test_what_is_read_back_is_what_was_packed(tmp_path: Path) -> None:
     assert list(found.rows) == expected
     assert found.tokens == sum(len(sequence.ids) for sequence in given)
     assert found.trained == sum(label != -100 for row in expected for label in row["labels"])
+
+
+def test_the_planner_counts_the_same() -> None:
+    assert memory.WINDOW == packing.WINDOW
+    assert 4 * len(rows.FEATURES) == memory.ROW_BYTES
 
 
 def test_a_window_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
