@@ -90,7 +90,7 @@ def test_killed_in_every_stage_and_resumed_is_bitwise_the_same(finished: Path, t
         assert end.returncode == 0, end.stdout + end.stderr
         require_same(run, finished)
     print(f"{happened.total()} kills in {runs} runs, seed {seed}: {dict(happened)}")
-    assert happened["inside a save"] or KILLS < 3 or happened["after a save"], happened
+    assert happened["inside a save"] or KILLS < 20, happened  # one try may come a hundredth of a second late
 
 
 def test_a_stage_that_is_killed_alone_fails_the_run(tmp_path: Path) -> None:
