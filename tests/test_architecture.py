@@ -73,7 +73,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("recipe",),
     "pydantic_core": ("recipe",),
     "yaml": ("recipe",),
-    "datasets": ("data.sources", "train"),
+    "datasets": ("data.sources", "data.rows", "train"),
     "lxml": ("data.sources",),
     "transformers": ("models", "data.chat", "handoff", "train", "rollout.transformers", "stages.context", "bench"),
     "tokenizers": ("models",),

@@ -169,6 +169,24 @@ def test_on_a_cpu_the_imports_count() -> None:
     assert on_gpu.allocated == pytest.approx(on_gpu.total - on_gpu.parts["runtime"])
 
 
+def test_smollm2_on_a_cpu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden 576, 30 layers, 9 and 3 heads of 64, intermediate 1536, 49,152 words; the head is tied."""
+    monkeypatch.setattr("aha.recipe.hardware._has_avx512_bf16", lambda: True)
+    path, weights, head = ROOT / "recipes" / "smollm2-135m.yaml", 134_515_008, 49_152 * 576
+    cpt = peak(path, "cpt", hardware="cpu").parts
+    assert cpt["logits"] == pytest.approx(
+        (18 * 256 * 49_152 + 8 * head) / GIB, rel=1e-3
+    )  # a chunk; the head's gradient
+    assert cpt["heap"] == pytest.approx(0.12 * cpt["activations"], rel=1e-2)
+    assert cpt["data"] == pytest.approx((60 + 12) * 2e4 / GIB, abs=1e-4)
+    assert cpt["runtime"] == pytest.approx(0.58 + 1200 * 49_152 / GIB, abs=1e-4)
+    grpo = peak(path, "grpo", hardware="cpu").parts
+    # weights twice and the head; a cache of 1 GiB; 64 prompts of 168 tokens at once, in bfloat16
+    batch = 64 * 168 * 2 * (4 * 576 + 2 * 576 + 2 * 192 + 3 * 1536)
+    assert grpo["engine"] == pytest.approx(1 + (2 * (2 * weights + head) + batch) / GIB, rel=1e-3)
+    assert grpo["logits"] == pytest.approx((16 * 2048 * 4096 + 8 * head) / GIB, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("stage", "less", "more"),
     [
@@ -188,6 +206,12 @@ def test_on_a_cpu_the_imports_count() -> None:
 )
 def test_more_is_more(stage: str, less: str, more: str) -> None:
     assert peak(ONE_GPU, stage, less).total < peak(ONE_GPU, stage, more).total
+
+
+def test_a_loss_that_liger_does_not_know_holds_all_logits() -> None:
+    memory = peak(ONE_GPU, "grpo", "kernels=auto", "grpo.entropy_bonus=0.01")
+    assert memory.moment == "forward"
+    assert memory.parts["logits"] == pytest.approx(16 * 4 * 3584 * 151_936 / GIB, rel=1e-3)
 
 
 def test_more_devices_hold_less_each() -> None:
@@ -234,6 +258,7 @@ def test_a_checkpoint_is_weights_and_moments() -> None:
     assert disk.checkpoint == pytest.approx(12 * weights / GIB, rel=1e-3)
     assert disk.model == pytest.approx(4 * weights / GIB, rel=1e-3)
     assert disk.kept == KEPT == KEEP
+    assert disk.rows == pytest.approx(12 * 1e8 / GIB, rel=1e-3)  # ids, labels and positions of 1e8 tokens
 
 
 # --- what fits -----------------------------------------------------------------------------------------------------

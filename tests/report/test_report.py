@@ -414,13 +414,15 @@ def test_one_step_and_nothing_but_holes(run_dir: Path) -> None:
 def test_what_was_predicted_stands_beside_what_was_seen(run_dir: Path) -> None:
     assert "Predicted and observed" not in report_of(run_dir)[1], "a plan without a prediction has nothing to compare"
     plan, done = (json.loads((run_dir / path).read_text()) for path in ("plan.json", "1-cpt/done.json"))
-    said = {"memory": {"total": 2.0, "allocated": 2.0}, "time": {"step": 0.5, "start": 10.0, "total": None}}
+    said: dict = {"memory": {"total": 2.0, "allocated": 2.0}, "time": {"step": 0.5, "start": 10.0, "total": None}}
+    said |= {"tokens": 1000}
     dump(run_dir / "plan.json", plan | {"prediction": {"stages": {"cpt": said, "grpo": {"memory": "broken"}}}})
     dump(run_dir / "1-cpt/done.json", done | {"memory": {"gib": 2.5, "measure": "VmHWM"}})
     page, markdown = report_of(run_dir)
     assert "| CPT | peak memory | 2.00 GiB | 2.50 GiB | 1.25 |" in markdown
     steps = STEPS["1-cpt"]
     assert f"| CPT | whole stage | {duration(10 + 0.5 * steps)} | {duration(1.5 * steps + 12)} |" in markdown
+    assert f"| CPT | tokens | 1000 | {count(done['tokens'])} | {done['tokens'] / 1000:.2f} |" in markdown
     assert "| GRPO | peak memory | – | – | – |" in markdown
     assert "Observed memory is VmHWM" in page.text
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from aha.data import arithmetic
-from aha.data.packing import Tokens, pack
+from aha.data.packing import Tokens
+from aha.data.rows import packed_rows
 from aha.errors import StageError
 from aha.models import kernels
 from aha.models.scratch import make_model, make_tokenizer
@@ -35,7 +36,8 @@ def trainer(tmp_path: Path) -> SupervisedTrainer:
     recipe = load_recipe(tmp_path / "brittle.yaml")
     stage = make_plan(recipe, tmp_path / "run", "brittle.yaml").stages[0]
     tokenizer = make_tokenizer(arithmetic.vocabulary(), ())
-    rows = pack([Tokens(ids, ids) for ids in tokenizer(LINES).input_ids], 16)
+    sequences = [Tokens(ids, ids) for ids in tokenizer(LINES).input_ids]
+    rows = packed_rows(sequences, [], 16, tmp_path / "rows", lambda line: None)
     spec = FromScratch(hidden_size=32, layers=1, heads=1, intermediate_size=64, context=64)
     model = make_model(spec, tokenizer, 0)
     chosen = kernels.choose("cpt", "torch", "cpu", "llama")

@@ -1,25 +1,38 @@
 """Packing: many token sequences into rows of one length, so that no computation is spent on padding.
 
 Each sequence keeps its own positions, starting at 0, and attends to itself only; so packing changes the speed of
-training and not what is learned. Rows are filled best-fit-decreasing (Ding et al. 2024, arXiv:2404.10830).
+training and not what is learned. Rows are filled best-fit-decreasing (Ding et al. 2024, arXiv:2404.10830), within windows
+of a few million tokens, so that a corpus of any size goes through the same memory.
 """
 
 from __future__ import annotations
 
+import random
+from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+WINDOW = 2**21
+"""Tokens that are packed together. A window is what is held in memory; in a larger one rows are hardly fuller."""
+LEAST_ROWS = 256
+"""Rows that a window has at least: in one of a few long rows, much would stay empty."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """One sequence: its token ids, and the labels of the same length (-100 where no loss is taken)."""
 
-    ids: list[int]
-    labels: list[int]
+    ids: Sequence[int]
+    labels: Sequence[int]
+
+    def compact(self) -> Tokens:
+        """The same at four bytes a token; a list of Python's integers takes up to 36."""
+        ids = array("i", self.ids)
+        return Tokens(ids, ids if self.labels is self.ids else array("i", self.labels))
 
 
 def split_long(ids: list[int], length: int) -> Iterable[list[int]]:
@@ -33,6 +46,33 @@ def pack(sequences: Sequence[Tokens], length: int) -> list[dict[str, list[int]]]
     The first label of every sequence is -100: nothing before it predicts it, and the last token of the sequence
     packed in front of it must not.
     """
+    return [_join(row) for row in _fill(sequences, length)]
+
+
+def pack_all(
+    sequences: Iterable[Tokens], length: int, order: random.Random | None = None
+) -> Iterator[dict[str, list[int]]]:
+    """The rows of `pack`, window by window; with an `order`, the sequences of a window are shuffled first."""
+    for window in _windows(sequences, max(WINDOW, LEAST_ROWS * length)):
+        if order is not None:
+            order.shuffle(window)
+        yield from map(_join, _fill(window, length))
+
+
+def _windows(sequences: Iterable[Tokens], size: int) -> Iterator[list[Tokens]]:
+    window: list[Tokens] = []
+    held = 0
+    for sequence in sequences:
+        window.append(sequence.compact())
+        held += len(sequence.ids)
+        if held >= size:
+            yield window
+            window, held = [], 0
+    yield window
+
+
+def _fill(sequences: Sequence[Tokens], length: int) -> list[list[Tokens]]:
+    """Which sequences share a row: the longest first, each into the fullest row that has room for it."""
     assert all(len(s.ids) == len(s.labels) and len(s.ids) <= length for s in sequences), (
         "cut or drop them before packing"
     )
@@ -48,7 +88,7 @@ def pack(sequences: Sequence[Tokens], length: int) -> list[dict[str, list[int]]]
         room, row = free.pop(spot)
         rows[row].append(sequence)
         insort(free, (room - len(sequence.ids), row))
-    return [_join(row) for row in rows]
+    return rows
 
 
 def _join(sequences: list[Tokens]) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from aha.recipe.engines import server_nodes
 from aha.recipe.schema import Cpt, Distill, Grpo, Hardware, Recipe
 
 Stage = Cpt | Distill | Grpo
@@ -44,9 +45,8 @@ def processes_per_node(hardware: Hardware) -> int:
 
 
 def world_size(stage: Stage, hardware: Hardware) -> int:
-    """How many processes train. A rollout server takes one node of several for itself."""
-    serves = isinstance(stage, Grpo) and stage.rollout.mode == "server" and hardware.nodes > 1
-    return (hardware.nodes - serves) * processes_per_node(hardware)
+    """How many processes train. Rollout servers take nodes for themselves."""
+    return (hardware.nodes - server_nodes(stage, hardware)) * processes_per_node(hardware)
 
 
 def batch_size(stage: Stage) -> int:

@@ -19,6 +19,7 @@ from aha.errors import Mistake
 from aha.recipe.algorithms import algorithm_of, plain_loss
 from aha.recipe.batch import Stage, batch_size, device_of, processes_per_node, sequence_length, stages_of, world_size
 from aha.recipe.document import Keys, dotted
+from aha.recipe.engines import server_nodes, started
 from aha.recipe.reward_files import reward_exists, reward_folder, reward_names
 from aha.recipe.schema import Cpt, Grpo, Recipe, Source
 from aha.recipe.trainer_keys import PLANNED, RECIPE_KEYS
@@ -283,6 +284,10 @@ def _rollout_fits_the_node(recipe: Recipe) -> Findings:
     if rollout.mode == "server" and hardware.nodes == 1 and device_of(hardware) == "cuda":
         expected = "colocate on one node; or nodes: 2 or more: one serves, the others train"
         yield Finding(("grpo", "rollout", "mode"), "server", expected, "colocate")
+    serving = started(recipe.grpo) if server_nodes(recipe.grpo, hardware) else 0
+    if serving >= hardware.nodes:
+        expected = f"more nodes than the {serving} that serve: the others train"
+        yield Finding(("hardware", "nodes"), str(hardware.nodes), expected, str(serving + 1))
 
 
 # --- stages --------------------------------------------------------------------------------------------------------

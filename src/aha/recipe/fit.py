@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from aha.errors import Mistake, RecipeError
 from aha.recipe.batch import batch_size, micro_batch, stages_of, world_size
-from aha.recipe.estimate import cache_bytes
+from aha.recipe.engines import GIB, SERVER_SHARE, cache_bytes, engine_weights, kv_bytes
 from aha.recipe.hardware import Machine
-from aha.recipe.memory import GIB, UNCERTAINTY, Load, kv_bytes, load_of, peak_memory
+from aha.recipe.memory import UNCERTAINTY, Load, load_of, peak_memory
 from aha.recipe.schema import Grpo, Lora, Recipe
 from aha.recipe.shapes import Shape, find_shape
 
@@ -81,14 +81,24 @@ def _misfit(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Mistak
         )
         return Mistake(name, given, expected, smallest_change(recipe, name, shape, machine))
     if isinstance(load.block, Grpo) and not _engine_starts(load):
-        rollout = load.block.rollout
-        given = f"{rollout.memory_share:g} of {machine.memory_gib:g} GiB"
-        expected = (
-            f"room for the engine's weights ({load.precision.value * shape.weights / GIB:.1f} GiB), its buffers and one sequence "
-            f"of {load.length} tokens ({load.length * kv_bytes(load) / GIB:.1f} GiB)"
-        )
-        return Mistake(f"{name}.rollout.memory_share", given, expected, _larger_share(recipe, name, shape, machine))
+        return _no_room(recipe, load, load.block, name)
     return None
+
+
+def _no_room(recipe: Recipe, load: Load, block: Grpo, name: str) -> Mistake:
+    """An engine whose share of a GPU does not hold its weights and one sequence: a larger share, or more devices."""
+    serves = block.rollout.mode == "server"
+    key = "tensor_parallel" if serves else "memory_share"
+    share = SERVER_SHARE if serves else block.rollout.memory_share
+    given = f"{share:g} of {load.machine.memory_gib:g} GiB"
+    if serves:
+        given = f"{block.rollout.tensor_parallel} with {given} each"
+    expected = (
+        f"room for the engine's weights ({engine_weights(load) / GIB:.1f} GiB), its buffers and one sequence "
+        f"of {load.length} tokens ({load.length * kv_bytes(load) / GIB:.1f} GiB)"
+    )
+    nearest = (_wider_engine if serves else _larger_share)(recipe, name, load.shape, load.machine)
+    return Mistake(f"{name}.rollout.{key}", given, expected, nearest)
 
 
 def smallest_change(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> str:
@@ -113,7 +123,7 @@ def smallest_change(recipe: Recipe, name: str, shape: Shape, machine: Machine) -
         if fitting:
             return " ".join(map(str, _needed(taken, fits)))
     least = peak_memory(_load(_changed(recipe, taken), name, shape, machine)).total
-    idle = "" if starts(taken) else f", and {name}.rollout.memory_share leaves the engine no room to start"
+    idle = "" if starts(taken) else f", and {name}.rollout leaves the engine no room to start"
     return f"more or larger devices: with {' '.join(map(str, taken))} it still needs {least:.1f} GiB{idle}"
 
 
@@ -147,7 +157,7 @@ def _changes(recipe: Recipe, name: str) -> Iterator[Change]:
         yield Change(("hardware", "parallel"), "zero2")
     if recipe.hardware.parallel in ("ddp", "zero2"):
         yield Change(("hardware", "parallel"), "zero3")
-    if isinstance(block, Grpo):
+    if isinstance(block, Grpo) and block.rollout.mode == "colocate":
         for percent in range(round(block.rollout.memory_share * 100) - 5, 5, -5):
             yield Change((name, "rollout", "memory_share"), percent / 100)
     length = block.rollout.max_tokens if isinstance(block, Grpo) else block.max_tokens
@@ -173,8 +183,17 @@ def _engine_starts(load: Load) -> bool:
     if not isinstance(load.block, Grpo) or load.block.rollout.engine == "transformers":
         return True
     needed = load.length * kv_bytes(load)
-    slack = UNCERTAINTY * (needed + load.precision.value * load.shape.weights)
+    slack = UNCERTAINTY * (needed + engine_weights(load))
     return cache_bytes(load, load.block) >= needed - slack
+
+
+def _wider_engine(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> str:
+    block, gpus = getattr(recipe, name), max(1, recipe.hardware.gpus_per_node)
+    for devices in range(block.rollout.tensor_parallel + 1, gpus + 1):
+        change = Change((name, "rollout", "tensor_parallel"), devices)
+        if gpus % devices == 0 and _fits(change.applied(recipe), name, shape, machine):
+            return str(change)
+    return "larger devices"
 
 
 def _larger_share(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> str:

@@ -4,7 +4,7 @@ The model is the one of the Ultra-Scale Playbook (Hugging Face, 2025: "Memory us
 Optimizer"): bytes per weight for what training keeps, shared out by ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054), and
 bytes per token for what the backward pass waits for (Korthikanti et al. 2022, arXiv:2205.05198). The bytes per token are
 counted anew for the layers that run here, and a test counts them again in autograd. What cannot be derived is in
-`MEASURED`: that table is where a calibration goes.
+recipe/measured.py, with predictions beside what runs then took; the engines' part is in recipe/engines.py.
 
 A stage has moments (the end of a forward pass, of a backward pass; in GRPO also scoring and sampling). The prediction is
 the largest of them.
@@ -15,24 +15,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from aha.recipe.algorithms import plain_loss
 from aha.recipe.batch import batch_size, micro_batch, sequence_length, world_size
+from aha.recipe.engines import GIB, aside, awake
 from aha.recipe.hardware import Machine
+from aha.recipe.measured import MEASURED
 from aha.recipe.schema import Block, Cpt, Distill, Grpo, Recipe
 from aha.recipe.shapes import Shape
 
-GIB = 2**30
-
-MEASURED = {
-    "python and torch": 0.50,  # GiB: a supervised stage's imports on CPU (torch 2.13, transformers 5.23, TRL 1.13)
-    "python, torch and vllm": 0.67,  # GiB: the GRPO stage's imports on CPU, before an engine starts
-    "vllm on cpu": 0.35,  # GiB: what starting the engine adds beside its weights and cache; not yet measured
-    "cuda context": 0.6,  # GiB: CUDA, cuBLAS and the kernels' code; not yet measured here
-    "nccl": 1.0,  # GiB: communication buffers of several processes; not yet measured here
-    "vllm asleep": 1.0,  # GiB: CUDA graphs and buffers that level-1 sleep leaves; not yet measured here
-    "data": 100.0,  # bytes of host memory per packed token: Python integers, three lists and an Arrow copy
-}
-"""What no formula gives. GiB, except `data`."""
-
+WINDOW = 2**21
+"""Tokens that are packed together (data/packing.WINDOW)."""
+ROW_BYTES = 12
+"""Of a packed token on disk, which is read back memory-mapped (data/rows.FEATURES)."""
 UNCERTAINTY = 0.15
 """Share by which a prediction may be wrong; nothing is refused for less."""
 
@@ -170,31 +164,33 @@ def _kept(load: Load) -> dict[str, float]:
 def _forward(load: Load) -> dict[str, float]:
     """The end of a micro-batch's forward pass: all activations wait, beside gradients of the micro-batches before.
 
-    On a CPU the gradients of the step before count too: what the allocator has freed it rarely gives back (a step of
-    4 x 256 tokens of SmolLM2-135M had 4.08 GiB at its peak; without them this says 3.41, with them 3.91).
+    On a CPU the gradients of the step before count too: what the allocator has freed it rarely gives back. Nor does it
+    find a use for each piece between the activations.
     """
     waiting = load.accumulation > 1 or load.parallel != "none" or not load.on_gpu
-    parts = _kept(load) | {"gradients": _gradients(load) if waiting else 0.0, "activations": _activations(load)}
-    return parts | {"logits": _loss_logits(load), "casts": _casts(load), "engine": _engine_aside(load)}
+    activations = _activations(load)
+    parts = _kept(load) | {"gradients": _gradients(load) if waiting else 0.0, "activations": activations}
+    parts |= {"heap": 0.0 if load.on_gpu else MEASURED["heap"] * activations}
+    return parts | {"logits": _loss_logits(load), "casts": _casts(load), "engine": aside(load)}
 
 
 def _backward(load: Load) -> dict[str, float]:
     """The end of the backward pass: all gradients are there, and the activations of one layer."""
     one_layer = load.tokens * layer_bytes(load, load.shape)
     parts = _kept(load) | {"gradients": _gradients(load), "activations": one_layer, "casts": _casts(load)}
-    return parts | {"engine": _engine_aside(load)}
+    return parts | {"engine": aside(load)}
 
 
 def _scoring(load: Load, block: Grpo) -> dict[str, float]:
     """GRPO reads its own log-probabilities of what was sampled: one layer's activations and the whole logits."""
     activations = load.tokens * layer_bytes(load, load.shape)
     parts = _kept(load) | {"activations": activations, "logits": _scored_logits(load, block), "casts": _casts(load)}
-    return parts | {"engine": _engine_aside(load)}
+    return parts | {"engine": aside(load)}
 
 
 def _sampling(load: Load, block: Grpo) -> dict[str, float]:
     """The engine is awake, beside weights and optimiser."""
-    return _kept(load) | {"engine": _engine_awake(load, block)}
+    return _kept(load) | {"engine": awake(load, block)}
 
 
 # --- parts, in bytes -----------------------------------------------------------------------------------------------
@@ -279,22 +275,36 @@ def uses_liger(load: Load) -> bool:
 def _loss_logits(load: Load) -> float:
     """What the loss holds of the logits: all of them (bfloat16, twice float32, log-softmax, gradient), or a chunk.
 
-    Chunked in TRL: 256 tokens, in bfloat16 and four times in float32, and the head once more. Liger's supervised loss:
-    as many tokens at a time as make the chunk as large as the hidden states, and the head's gradient. Liger's GRPO loss:
-    2048 tokens × 4096 words, and the head's gradient in float32.
+    Chunked in TRL: 256 tokens, in bfloat16 and four times in float32. Liger's supervised loss: as many tokens at a time as
+    make the chunk as large as the hidden states. Liger's GRPO loss: 2048 tokens × 4096 words. Beside a chunk stands what
+    the head gets: see `_head`.
     """
     shape, words = load.shape, load.shape.vocabulary
-    head = words * shape.hidden
-    if load.recipe.kernels == "torch":
+    if load.recipe.kernels == "torch" or (isinstance(load.block, Grpo) and plain_loss(load.block)):
         kept = load.micro * load.block.rollout.max_tokens if isinstance(load.block, Grpo) else load.tokens
         return 16.0 * kept * words
     if isinstance(load.block, Grpo):
-        return 16.0 * min(GRPO_CHUNK[0], load.tokens) * min(GRPO_CHUNK[1], words) + (0 if load.block.lora else 4 * head)
+        return 16.0 * min(GRPO_CHUNK[0], load.tokens) * min(GRPO_CHUNK[1], words) + _head(load)
     if load.on_gpu:
         rows = math.ceil(load.tokens / math.ceil(words / shape.hidden))
-        chunk = 8.0 * words * 2 ** math.ceil(math.log2(rows))
-        return chunk + (0 if load.block.lora else load.precision.gradients * head)
-    return 18.0 * min(SFT_CHUNK, load.tokens) * words + (2 * head if load.precision.name == "mixed" else 0)
+        return 8.0 * words * 2 ** math.ceil(math.log2(rows)) + _head(load)
+    return 18.0 * min(SFT_CHUNK, load.tokens) * words + _head(load)
+
+
+def _head(load: Load) -> float:
+    """The output head's gradient, which a chunked loss sums up before the backward pass begins.
+
+    Liger's supervised loss: in the gradients' type. Liger's GRPO loss: in float32, and once more of the chunk at work.
+    TRL's on a CPU: in float32; under autocast also in bfloat16, beside a bfloat16 copy of the head. None with LoRA.
+    """
+    head = load.shape.vocabulary * load.shape.hidden
+    if isinstance(load.block, Grpo):
+        width = 8
+    elif load.on_gpu:
+        width = load.precision.gradients
+    else:
+        width = 8 if load.precision.name == "mixed" else 4
+    return 0.0 if load.block.lora else float(width * head)
 
 
 def _scored_logits(load: Load, block: Grpo) -> float:
@@ -307,52 +317,27 @@ def _scored_logits(load: Load, block: Grpo) -> float:
     return 2 * load.micro * row + row
 
 
-def _engine_aside(load: Load) -> float:
-    """The rollout engine while the trainer works: asleep on a GPU, all there on a CPU."""
-    if not isinstance(load.block, Grpo) or load.block.rollout.mode == "server":
-        return 0.0
-    if load.on_gpu and load.block.rollout.engine != "transformers":
-        return MEASURED["vllm asleep"] * GIB
-    return _engine_awake(load, load.block)
-
-
-def _engine_awake(load: Load, block: Grpo) -> float:
-    """vLLM on a GPU takes its share of the whole device; on a CPU its own weights and the cache it was given.
-
-    On a CPU a tied output head is a copy of its own. `transformers` keeps weights, and a cache for the whole batch.
-    """
-    if block.rollout.mode == "server":
-        return 0.0
-    copy = float(load.precision.value * load.shape.weights)
-    if block.rollout.engine == "transformers":
-        return copy + completions_of(load) * load.length * kv_bytes(load)
-    if load.on_gpu:
-        return block.rollout.memory_share * (load.machine.memory_gib or 0.0) * GIB
-    head = load.precision.value * load.shape.vocabulary * load.shape.hidden if load.shape.tied else 0
-    return copy + head + max(1, round(block.rollout.kv_cache_gib)) * GIB
-
-
-def completions_of(load: Load) -> int:
-    """Completions that one process asks for at a time."""
-    return load.micro * load.accumulation
-
-
-def kv_bytes(load: Load) -> int:
-    """Bytes of the KV cache for one token."""
-    return load.shape.kv_values * load.precision.value
-
-
 def _runtime(load: Load) -> float:
-    """Before any of ours: CUDA and NCCL on a GPU; on a CPU the imports, which count in the process's memory."""
+    """Before any of ours: CUDA and NCCL on a GPU; on a CPU imports and tokenizer, which count in the process's memory."""
     if load.on_gpu:
         return (MEASURED["cuda context"] + (MEASURED["nccl"] if load.processes > 1 else 0)) * GIB
-    if not isinstance(load.block, Grpo):
-        return MEASURED["python and torch"] * GIB
+    tokenizer = MEASURED["tokenizer"] * load.shape.vocabulary
+    if not isinstance(load.block, Grpo) or load.block.rollout.mode == "server":
+        return MEASURED["python and torch"] * GIB + tokenizer
     engine = MEASURED["vllm on cpu"] if load.block.rollout.engine != "transformers" else 0
-    return (MEASURED["python, torch and vllm"] + engine) * GIB
+    return (MEASURED["python, torch and vllm"] + engine) * GIB + tokenizer
 
 
 def _data(load: Load) -> float:
-    """On a CPU a supervised stage's tokens lie in the same memory, as Python integers. (On a GPU they do not.)"""
-    tokens = load.block.tokens if isinstance(load.block, Cpt) else 0
-    return 0.0 if load.on_gpu else MEASURED["data"] * tokens
+    """On a CPU a supervised stage's rows lie in the same memory: a window while it packs, and all of them mapped.
+
+    How many tokens a distillation has is known once they are packed; without `steps`, half a window is assumed.
+    """
+    if load.on_gpu or isinstance(load.block, Grpo):
+        return 0.0
+    if isinstance(load.block, Cpt):
+        tokens = load.block.tokens
+    else:
+        steps = load.block.steps
+        tokens = steps * load.block.batch_size * load.length if steps else WINDOW // 2
+    return MEASURED["packing"] * min(tokens, WINDOW) + ROW_BYTES * tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from aha.recipe.engines import Servers
 from aha.recipe.estimate import Disk, StageEstimate, Time
 from aha.recipe.fit import verdict
 from aha.recipe.memory import UNCERTAINTY, Memory
@@ -80,14 +81,18 @@ WORDS = {
 
 
 def foretell(plan: Plan, directory: str) -> list[str]:
-    """What a stage is predicted to take, in three lines: memory, time, disk. None for what is no stage."""
+    """What a stage is predicted to take, in three lines: memory, time, disk; and one of its rollout servers, if it has any.
+
+    None for what is no stage.
+    """
     stage = next((stage for stage in plan.stages if stage.directory == directory), None)
     if stage is None or plan.prediction is None:
         return []
     found = plan.prediction.stages.get(stage.name)
     if found is None:
         return [plan.prediction.missing or "no prediction"]
-    return [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk)]
+    serving = [_servers_in_words(found.servers)] if found.servers else []
+    return [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk), *serving]
 
 
 def _memory_in_words(memory: Memory) -> str:
@@ -97,6 +102,17 @@ def _memory_in_words(memory: Memory) -> str:
     listed = " · ".join(f"{name} {_gib(size)}" for name, size in parts if _gib(size) != "0.00")
     warning = WORDS[verdict(memory.total, memory.available)]
     return f"memory {_gib(memory.total)}{of} GiB per device, peak in {memory.moment}{warning}: {listed}"
+
+
+def _servers_in_words(servers: Servers) -> str:
+    """`servers 1 node: 8 engines × 1 device, of each weights 14.2 GiB and cache 56.4 GiB, for 256 completions, 61 at a time`."""
+    nodes = f"{servers.nodes} node{'s' if servers.nodes > 1 else ''}" if servers.nodes else "no node of their own"
+    devices = f"{servers.devices_per_engine} device{'s' if servers.devices_per_engine > 1 else ''}"
+    memory = f"of each weights {_gib(servers.weights)} GiB and cache {_gib(servers.cache)} GiB"
+    return (
+        f"servers {nodes}: {servers.engines} engines × {devices}, {memory}, "
+        f"for {servers.completions:.0f} completions, {servers.running:.0f} at a time"
+    )
 
 
 def _gib(size: float) -> str:
@@ -122,7 +138,9 @@ def _whole(time: Time, found: StageEstimate, stage: StagePlan) -> str:
 
 
 def _disk_in_words(disk: Disk) -> str:
-    return f"disk {disk.kept} checkpoints × {_gib(disk.checkpoint)} GiB (one more while saving), model {_gib(disk.model)} GiB"
+    rows = f", packed rows {_gib(disk.rows)} GiB until it has finished" if disk.rows >= 0.01 else ""
+    kept = f"{disk.kept} checkpoints × {_gib(disk.checkpoint)} GiB (one more while saving)"
+    return f"disk {kept}, model {_gib(disk.model)} GiB{rows}"
 
 
 def _seconds(seconds: float) -> str:

@@ -340,7 +340,7 @@ def _expectation(run: Run) -> list[Block]:
 
 
 def _prediction(run: Run) -> list[Block]:
-    """What the plan foretold of each stage beside what was seen: peak memory, one step, the whole stage."""
+    """What the plan foretold of each stage beside what was seen: peak memory, one step, the whole stage, its tokens."""
     foretold = mapping(mapping(run.plan.get("prediction")).get("stages"))
     rows: list[tuple[str, str, str, str, str]] = []
     for stage in (stage for stage in run.stages.values() if stage.done):
@@ -349,15 +349,18 @@ def _prediction(run: Run) -> list[Block]:
         step, steps, start = number(time.get("step")), number(stage.done.get("steps")), number(time.get("start"))
         whole = None if step is None or steps is None else (start or 0.0) + steps * step
         gib = number(mapping(stage.done.get("memory")).get("gib"))
+        tokens = number(said.get("tokens")), number(stage.done.get("tokens"))
         rows += [
             (stage.label, "peak memory", *_against(number(memory.get("allocated")), gib, _gib)),
             (stage.label, "one step", *_against(step, step_seconds(stage), duration)),
             (stage.label, "whole stage", *_against(whole, seconds_of(stage), duration)),
+            (stage.label, "tokens", *_against(*tokens, count)),
         ]
     if not foretold or not rows:
         return []
     measures = {clean(mapping(stage.done.get("memory")).get("measure") or "") for stage in run.stages.values()} - {""}
-    note = f"Observed memory is {joined(sorted(measures)) or 'not recorded'}; a step is the median of those that were logged."
+    note = f"Observed memory is {joined(sorted(measures)) or 'not recorded'}; a step is the median of those that were logged. "
+    note += "Tokens are predicted at most: rows may not be full, and completions may be shorter than they may be."
     return [Table(("stage", "what", "predicted", "observed", "observed / predicted"), rows, words=2), Text(note)]
 
 

@@ -7,6 +7,8 @@ source of weight 0.2 gives a fifth of the stage's tokens, and repeats itself if 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,50 +23,43 @@ from aha.stages.supervised import train_on
 
 def run(context: Context) -> None:
     """Train on `cpt.tokens` tokens of text."""
-    block = context.plan.recipe.cpt
+    block, seed = context.plan.recipe.cpt, context.plan.recipe.seed
     assert block is not None
     parent = context.receive()
     tokenizer = load_tokenizer(parent)
+    tallies = [Tally(describe(source)) for source in block.data]
     weights = sum(source.weight for source in block.data)
-    sequences: list[Tokens] = []
-    tallies: list[Tally] = []
-    for source in block.data:
-        share = round(block.tokens * source.weight / weights)
-        found, tally = _read(source, context.plan.recipe.seed, tokenizer, block, share)
-        sequences += found
-        tallies.append(tally)
-    random.Random(context.plan.recipe.seed).shuffle(sequences)
-    train_on(context, block, parent, sequences, tallies)
+    sequences = chain.from_iterable(
+        _read(source, seed, tokenizer, block, round(block.tokens * source.weight / weights), tally)
+        for source, tally in zip(block.data, tallies, strict=True)
+    )
+    train_on(context, block, parent, sequences, tallies, random.Random(seed))
 
 
 def _read(
-    source: Source, seed: int, tokenizer: PreTrainedTokenizerBase, block: Cpt, budget: int
-) -> tuple[list[Tokens], Tally]:
-    """`budget` tokens of one source, each document ended by the end token."""
-    tally = Tally(describe(source))
-    sequences: list[Tokens] = []
+    source: Source, seed: int, tokenizer: PreTrainedTokenizerBase, block: Cpt, budget: int, tally: Tally
+) -> Iterator[Tokens]:
+    """`budget` tokens of one source; one that is too small for its share is read again, as often as it takes."""
     taken = 0
-    for text in read_texts(source, seed, tally):
-        ids = [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, tokenizer.eos_token_id]
-        for piece in split_long(ids, block.max_tokens):
-            sequences.append(Tokens(piece, piece))
-        tally.kept += 1
+    for ids in _documents(source, seed, tokenizer, tally):
         taken += len(ids)
+        yield from (Tokens(piece, piece) for piece in split_long(ids, block.max_tokens))
         if taken >= budget:
             break
     tally.settle(source.bad_rows)
-    if not sequences:
+    if not taken:
         raise DataError(f"{tally.source}: no text")
-    return _repeat(sequences, taken, budget), tally
-
-
-def _repeat(sequences: list[Tokens], taken: int, budget: int) -> list[Tokens]:
-    """A source too small for its share is read again from the start, as often as it takes."""
-    repeated = list(sequences)
     while taken < budget:
-        for sequence in sequences:
-            if taken >= budget:
-                break
-            repeated.append(sequence)
-            taken += len(sequence.ids)
-    return repeated
+        for ids in _documents(source, seed, tokenizer, Tally(tally.source)):
+            for piece in split_long(ids, block.max_tokens):
+                if taken >= budget:
+                    return
+                taken += len(piece)
+                yield Tokens(piece, piece)
+
+
+def _documents(source: Source, seed: int, tokenizer: PreTrainedTokenizerBase, tally: Tally) -> Iterator[list[int]]:
+    """Each document as token ids, ended by the end token."""
+    for text in read_texts(source, seed, tally):
+        tally.kept += 1
+        yield [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, tokenizer.eos_token_id]

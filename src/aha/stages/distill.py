@@ -6,11 +6,16 @@ teach a model to think without an answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from transformers import PreTrainedTokenizerBase
+
 from aha.data.chat import training_ids
 from aha.data.packing import Tokens
 from aha.data.sources import Tally, describe, read_conversations
 from aha.errors import DataError
 from aha.models.load import load_tokenizer
+from aha.recipe.schema import Distill
 from aha.stages.context import Context
 from aha.stages.supervised import train_on
 
@@ -20,12 +25,17 @@ def run(context: Context) -> None:
     block = context.plan.recipe.distill
     assert block is not None
     parent = context.receive()
-    tokenizer = load_tokenizer(parent)
-    sequences: list[Tokens] = []
-    tallies: list[Tally] = []
-    for source in block.data:
-        tally = Tally(describe(source))
-        for messages in read_conversations(source, context.plan.recipe.seed, context.plan.recipe.chat.system, tally):
+    tallies = [Tally(describe(source)) for source in block.data]
+    train_on(context, block, parent, _read(context, block, load_tokenizer(parent), tallies), tallies)
+
+
+def _read(
+    context: Context, block: Distill, tokenizer: PreTrainedTokenizerBase, tallies: list[Tally]
+) -> Iterator[Tokens]:
+    """The traces of all sources that are no longer than `max_tokens`."""
+    recipe = context.plan.recipe
+    for source, tally in zip(block.data, tallies, strict=True):
+        for messages in read_conversations(source, recipe.seed, recipe.chat.system, tally):
             try:
                 ids, labels = training_ids(tokenizer, messages)
             except (DataError, KeyError, TypeError, ValueError) as error:
@@ -35,7 +45,7 @@ def run(context: Context) -> None:
                 tally.too_long += 1
             else:
                 tally.kept += 1
-                sequences.append(Tokens(ids, labels))
+                yield Tokens(ids, labels)
         tally.settle(source.bad_rows)
         if tally.kept == 0:
             raise DataError(
@@ -45,5 +55,3 @@ def run(context: Context) -> None:
             context.say(
                 f"{tally.source}: {tally.too_long} of {tally.read} traces are longer than {block.max_tokens} tokens and were dropped"
             )
-        tallies.append(tally)
-    train_on(context, block, parent, sequences, tallies)

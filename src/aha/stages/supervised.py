@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
+import shutil
+from collections.abc import Iterable
 from typing import Any
 
-from aha.data.packing import Tokens, pack
+from aha.data.packing import Tokens
+from aha.data.rows import packed_rows
 from aha.data.sources import Tally
 from aha.errors import DataError
 from aha.recipe.schema import Cpt, Distill
@@ -15,30 +19,35 @@ from aha.train.sft import make_sft_trainer
 
 
 def train_on(
-    context: Context, block: Cpt | Distill, parent: Any, sequences: list[Tokens], tallies: list[Tally]
+    context: Context,
+    block: Cpt | Distill,
+    parent: Any,
+    sequences: Iterable[Tokens],
+    tallies: list[Tally],
+    order: random.Random | None = None,
 ) -> None:
-    """Pack, train, and hand over.
+    """Pack (in an `order`, or as they come), train, and hand over.
 
     Raises DataError when the sequences do not fill a single optimiser step.
     """
-    rows = pack(sequences, block.max_tokens)
-    trained = sum(label != -100 for row in rows for label in row["labels"])
-    total = sum(len(row["input_ids"]) for row in rows)
-    if len(rows) < context.stage.batch_size:
+    folder = context.folder / "rows"
+    packed = packed_rows(sequences, tallies, block.max_tokens, folder, context.say, order)
+    rows = len(packed.rows)
+    if rows < context.stage.batch_size:
         raise DataError(
-            f"{context.stage.name}: the data pack into {len(rows)} rows of up to {block.max_tokens} tokens, "
+            f"{context.stage.name}: the data pack into {rows} rows of up to {block.max_tokens} tokens, "
             f"fewer than batch_size {context.stage.batch_size}; add data, or lower batch_size or max_tokens"
         )
-    steps = context.stage.steps or _steps(block, len(rows))
+    steps = context.stage.steps or _steps(block, rows)
     model, tokenizer = context.open_model(parent)
     kernels = context.choose_kernels(model.config.model_type)
     context.note(
         steps,
-        tallies,
-        rows=len(rows),
-        tokens=total,
-        trained_tokens=trained,
-        fill=round(total / len(rows) / block.max_tokens, 4),
+        packed.tallies,
+        rows=rows,
+        tokens=packed.tokens,
+        trained_tokens=packed.trained,
+        fill=round(packed.tokens / rows / block.max_tokens, 4),
     )
     checkpoint, resume_step = context.resume_point()
     trainer, journal = make_sft_trainer(
@@ -50,12 +59,13 @@ def train_on(
         context.device,
         model,
         tokenizer,
-        rows,
+        packed,
         kernels,
         resume_step,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     context.finish(merged(trainer.model), tokenizer, parent, steps, journal.tokens, journal.first_step_at)
+    shutil.rmtree(folder, ignore_errors=True)  # a finished stage does not need its rows again
 
 
 def _steps(block: Cpt | Distill, rows: int) -> int:

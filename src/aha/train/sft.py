@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aha.data.packing import PackedCollator
+from aha.data.rows import PackedRows
 from aha.metrics import MetricsWriter
 from aha.models.kernels import Kernels, verify
 from aha.recipe.plan import StagePlan
@@ -36,7 +36,7 @@ def make_sft_trainer(
     device: str,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict[str, list[int]]],
+    packed: PackedRows,
     kernels: Kernels,
     resume_step: int,
 ) -> tuple[SupervisedTrainer, Journal]:
@@ -58,14 +58,14 @@ def make_sft_trainer(
         loss_type="chunked_nll" if kernels.chunked_loss else "nll",
     )
     flatten = "flash" in (model.config._attn_implementation or "")
-    per_step = sum(len(row["input_ids"]) for row in rows) / len(rows) * stage.batch_size
+    per_step = packed.tokens / len(packed.rows) * stage.batch_size
     writer = MetricsWriter(folder / "metrics.jsonl", resume_step)
     journal = Journal(writer, lambda step, logs: round(step * per_step), _translate)
     trainer = SupervisedTrainer(
         model,
         args,
         data_collator=PackedCollator(tokenizer.pad_token_id, flatten),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=packed.rows,
         processing_class=tokenizer,
         callbacks=[journal],
         peft_config=lora_config(block.lora),

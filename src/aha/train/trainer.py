@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
-from aha.errors import CheckpointError, Mistake, RecipeError, StageError
+from aha.errors import AhaError, CheckpointError, Mistake, RecipeError, StageError
 from aha.metrics import MetricsWriter
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Optimizer, Recipe
@@ -125,7 +125,9 @@ class Sealed:
                 self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
                 if self.is_world_process_zero():  # type: ignore[attr-defined]
                     seal(partial / f"checkpoint-{step}", partial.parent, step)
-        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        except AhaError:
+            raise
+        except Exception as error:  # of a full disk, torch's writer makes a RuntimeError, and safetensors' its own kind
             shutil.rmtree(partial, ignore_errors=True)
             older = sorted(partial.parent.glob("step-*"))
             kept = f"the newest good one is {older[-1].name}" if older else "there is no older one"
