@@ -138,6 +138,7 @@ def run_all(kind: str, folder: str) -> Told:
     for name in names:
         case = CASES[name] | ({"rate": RATE_IN_BF16.get(name, CASES[name]["rate"])} if dtype == "bfloat16" else {})
         again = AutoModelForCausalLM.from_pretrained(path / "base", dtype=torch.float32)
+        engine.sync(again.named_parameters())  # whole, whatever the case before left behind
         with naive(engine, case.get("naive", False)):
             told[name] = run_case(path / name.replace(" ", "-"), case, engine, again, tokenizer)
     return told

@@ -29,8 +29,9 @@ from torch import Tensor
 SURE, MISSING = 6.0, 0.05
 """Standard errors, and share of an update. Tokens are not independent, so six are fewer than they look; honest runs
 reached 3.5 of them, and a share of 0.993. A stale tied head misses an eighth of an update."""
-LEFT_OVER = 0.1
-"""Size of g against m from which a float32 engine has not got all. A stale tied head leaves a quarter, honest ones 1e-4."""
+LEFT_OVER = 0.02
+"""Size of g against m from which a float32 engine has not got all. A stale tied head leaves from a twentieth to a quarter,
+honest engines 1e-4."""
 
 
 @dataclass(frozen=True)
