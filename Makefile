@@ -9,7 +9,7 @@ NAME :=
 DATA :=
 CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards recipes rewards \
+.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
@@ -59,6 +59,9 @@ bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 
 bench-rewards: setup  ## how fast and how rightly answers are verified, against TRL and math-verify
 	@$(AHA) $@
+
+bench-algorithms: setup  ## every algorithm on 3 seeds of the tiny recipe: about an hour on 2 cores [OVERRIDES="grpo.steps=20"]
+	@$(AHA) $@ $(OVERRIDES)
 
 recipes rewards: setup  ## list them
 	@$(AHA) $@

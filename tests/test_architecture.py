@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "rewards", "models", "health"),
     ("train", "rollout", "handoff"),
     ("stages", "evals", "report", "bench", "bench_rewards", "reward_kit"),  # reward_kit joins data and rewards
-    ("pipeline", "launch", "slurm"),
+    ("pipeline", "launch", "slurm", "bench_algorithms"),
     ("cli", "cli_rewards", "watch", "terminal"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -50,6 +50,7 @@ BESIDE = {
     ("pipeline", "launch"),
     ("slurm", "pipeline"),  # a run is claimed as it is when it runs here
     ("slurm", "launch"),
+    ("bench_algorithms", "pipeline"),  # it compares whole runs
     ("cli", "watch"),
     ("cli", "cli_rewards"),  # the command line in two files: runs, and rewards
     ("cli", "terminal"),
@@ -82,9 +83,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("data.packing", "models", "train", "rollout", "stages", "evals", "bench"),
     "liger_kernel": ("models.kernels",),
     "trl": ("train", "bench_rewards"),
+    "accelerate": ("train",),
     "peft": ("train",),
     "vllm": ("rollout.vllm",),
-    "matplotlib": ("report.plots",),
+    "matplotlib": ("report.plots", "bench_algorithms"),
     "mpmath": ("rewards.answers", "reward_fns.math_answer"),
     "math_verify": ("reward_fns.math_answer", "bench_rewards"),
     "reasoning_gym": ("data", "reward_fns.reasoning_gym"),

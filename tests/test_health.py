@@ -177,6 +177,30 @@ def test_no_signal_says_whether_easy_or_hard(recipe: Recipe, level: float, word:
     assert "in 90% of the groups all 4 rewards were equal, steps 56-60" in one.evidence
 
 
+def test_what_dynamic_sampling_chose_is_not_taken_for_the_policy(tmp_path: Path) -> None:
+    """Its batch has about half of the outcomes right whatever the policy can do; the metrics are of what it chose from."""
+    chosen = recipe_of(tmp_path, "grpo.dynamic_sampling=true")
+    assert Evidence(chosen, metrics(), rollouts()).correct == pytest.approx(0.68, abs=0.05)
+    sharp = {
+        "entropy": lambda at, draw: 0.8 * 0.01**at,
+        "reward/math_answer": 0.95,
+        "reward": 1.5,
+        "completion_length": 12.0,
+    }
+    assert found(chosen, metrics(**sharp), rollouts()) == [], "a policy that is right may be sure"
+    assert only(found(recipe_of(tmp_path), metrics(**sharp), rollouts()), "entropy-collapse")
+    one = only(
+        found(chosen, metrics(no_signal=0.9, completion_length=12.0, **{"reward/math_answer": 0.03})),
+        "no-signal-groups",
+    )
+    assert "90% of the batch stayed without signal after all rounds of dynamic sampling, steps 56-60" in one.evidence
+
+
+def test_the_recipe_says_what_the_outcome_is(tmp_path: Path) -> None:
+    assert Evidence(recipe_of(tmp_path), [], []).outcome == "math_answer"
+    assert Evidence(recipe_of(tmp_path, "grpo.outcome=tag_count"), [], []).outcome == "tag_count"
+
+
 def test_mismatch_drift(recipe: Recipe) -> None:
     """The curve of a stale tied head: 0.004 to 0.038."""
     one = only(found(recipe, metrics(mismatch=lambda at, draw: 0.004 + 0.034 * at)), "mismatch-drift")

@@ -23,6 +23,19 @@ from aha.train.bridge import Policy
 from aha.train.grpo import GroupTrainer, make_grpo_trainer
 from aha.types import Problem
 
+THOUGHT = """
+from aha.rewards.contract import Score, thought
+def score(completion, problem):
+    number = int(thought(completion))
+    return Score(None, "declined") if number == 19 else Score(number, "thought")
+"""
+"""A reward: the number that was thought; a thought of 19 is not judged."""
+ANSWERED = """
+from aha.rewards.contract import Score, final_answer
+def score(completion, problem):
+    return Score(int(final_answer(completion)), "answered")
+"""
+"""A reward: the number that was answered."""
 Heard = Callable[[int, torch.Tensor], torch.Tensor]
 """What the engine says of its own log-probabilities: the completion's number, and the model's."""
 Say = Callable[[str, int], str]
@@ -38,14 +51,16 @@ def told(
     problems: int = 2,
     kernels: str = "torch",
     heard: Heard = lambda number, logprobs: logprobs,
+    resume_step: int = 0,
 ) -> Iterator[GroupTrainer]:
     """The trainer of the nano recipe with these keys, on problems `Start with 1 .`, `Start with 2 .` and so on.
 
+    Its `calls` are the prompts and seeds that the engine was asked, its `said` the remarks for the person who watches.
     SIGINT and SIGTERM, which a stage takes, are given back.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     (folder / "nano.yaml").write_text(NANO)
-    recipe = load_recipe(folder / "nano.yaml", list(keys))
+    recipe = load_recipe(folder / "nano.yaml", ["model.dtype=float32", *keys])  # the same on every CPU
     assert recipe.model.from_scratch is not None and recipe.grpo is not None
     tokenizer = make_tokenizer(arithmetic.vocabulary(), (*recipe.chat.think, *recipe.chat.answer))
     apply_format(recipe.chat, tokenizer)
@@ -53,7 +68,11 @@ def told(
     model.save_pretrained(folder / "start")  # where TRL finds the reference model
     model.config._name_or_path = str(folder / "start")
 
+    said: list[str] = []
+    calls: list[tuple[list[list[int]], list[int]]] = []
+
     def generate(prompts: list[list[int]], seeds: list[int]) -> list[Generation]:
+        calls.append((prompts, seeds))
         texts = [say(tokenizer.decode(prompt), number) for number, prompt in enumerate(prompts)]
         tokens = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
         return [
@@ -66,10 +85,12 @@ def told(
     stage = make_plan(recipe, folder / "run", "nano.yaml").stages[-1]
     own = Scorer(recipe.grpo.rewards, deadline=30, workers=1) if scorer is None else None
     try:
-        yield make_grpo_trainer(
+        made: Any = make_grpo_trainer(
             recipe, stage, folder, "cpu", model, tokenizer, asked, chats, scorer or own,
-            Policy(lambda weights: None, generate), choose("grpo", kernels, "cpu", "llama"), 0,
+            Policy(lambda weights: None, generate), choose("grpo", kernels, "cpu", "llama"), resume_step, said.append,
         )[0]  # fmt: skip
+        made.calls, made.said = calls, said
+        yield made
     finally:
         if own:
             own.close()

@@ -7,6 +7,7 @@ aha report RUN       write the report of a run directory again
 aha doctor RUN       what is wrong with a run, and which line of the recipe to change
 aha bench RUN        how fast it was, against what the machine can do
 aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
+aha bench-algorithms every algorithm from one start, on several seeds: a plot and a table
 aha submit RECIPE    give what is missing to Slurm, one job for each stage and evaluation
 aha status RUN       where it stands, and why what waits waits
 aha logs RUN         what its jobs say
@@ -30,10 +31,12 @@ import typer
 from rich.table import Table
 
 from aha import __version__, cli_rewards, launch, pipeline, slurm
+from aha.bench_algorithms import FOLDER, HEAD, Bench, write_up
 from aha.errors import AhaError, Mistake, RecipeError, RunDirError, StageError
 from aha.health import examine
 from aha.pipeline import Event
 from aha.recipe import Plan, Recipe, Row, describe, foretell, hardware_overrides, load_recipe
+from aha.recipe.algorithms import ALGORITHMS
 from aha.recipe.site import Site, load_site
 from aha.report import COMPARE_COLUMNS, compare_table, write_report
 from aha.report.wording import duration
@@ -327,6 +330,32 @@ def _keeping(events: Iterator[Event], facts: dict[str, Any]) -> Iterator[Event]:
     for event in events:
         facts |= event.facts
         yield event
+
+
+@app.command(name="bench-algorithms")
+def bench_algorithms(
+    overrides: Overrides = None,
+    recipe: Annotated[Path, typer.Option(help="with a distill and a grpo stage", metavar="RECIPE")] = Path(
+        "recipes/tiny.yaml"
+    ),
+    algorithms: Annotated[str, typer.Option(help="which, with commas between")] = ",".join(ALGORITHMS),
+    seeds: Annotated[int, typer.Option(help="how many, from 0", min=1)] = 3,
+    folder: Annotated[Path, typer.Option(help="where its runs live", metavar="FOLDER")] = FOLDER,
+) -> None:
+    """Compare the algorithms.
+
+    The recipe is trained up to grpo once for each seed, and each algorithm goes on from there. What is finished is not
+    run again. Writes algorithms.png and algorithms.md.
+    """
+    bench = Bench(recipe, folder, algorithms.split(","), range(seeds), overrides or [])
+    for planned in bench.plans():
+        _say(f"\n{planned.run_dir}")
+        watch(pipeline.execute(planned), console)
+    shown = Table(*HEAD, box=None, pad_edge=False)
+    for row in write_up(bench):
+        shown.add_row(*row)
+    console.print(shown)
+    _say(f"{folder}/algorithms.png, {folder}/algorithms.md")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from aha.recipe.algorithms import ALGORITHMS, Algorithm, algorithm_of, outcome_of
-from aha.recipe.schema import DynamicSampling, Grpo, Source
+from aha.recipe.schema import DynamicSampling, Eval, Grpo, Model, Recipe, Source, Task
 
 
 def block(**keys: Any) -> Grpo:
@@ -22,6 +22,7 @@ BESIDE = {
     "average": "constant",
     "clip_low": 0.1,
     "clip_high": 0.4,
+    "unbiased_kl": True,
     "mask_truncated": True,
     "dynamic_sampling": {"rounds": 7},
 }
@@ -49,13 +50,19 @@ def test_dynamic_sampling_is_switched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rewards", "outcome"),
+    ("rewards", "grader", "outcome"),
     [
-        ({"format": 0.0, "right": 1.0, "heavy": 5.0}, "right"),
-        ({"shaping": {"weight": 1.0, "only_if": "right"}, "right": {"weight": 0.5}}, "right"),
-        ({"a": {"only_if": "b"}, "b": {"weight": 0.0}}, "a"),
+        ({"format": 0.0, "right": 1.0, "heavy": 5.0}, None, "right"),
+        ({"shaping": {"weight": 1.0, "only_if": "right"}, "right": {"weight": 0.5}}, None, "right"),
+        ({"format": 0.5, "right": 1.0}, "right", "right"),
+        ({"format": 0.5, "right": {"only_if": "format"}}, "right", "format"),
+        ({"a": {"only_if": "b"}, "b": {"weight": 0.0}}, None, "a"),
     ],
 )
-def test_the_outcome_is_the_first_reward_with_weight_and_without_a_gate(rewards: dict[str, Any], outcome: str) -> None:
-    assert outcome_of(block(rewards=rewards)) == outcome
-    assert outcome_of(block(rewards=rewards, outcome="b")) == "b"
+def test_the_outcome_is_the_first_reward_with_weight_and_without_a_gate(
+    rewards: dict[str, Any], grader: str | None, outcome: str
+) -> None:
+    task = Task(name="t", data=[Source(hub="a/b")], grader=grader or "other")
+    recipe = Recipe(model=Model(path="a/b"), grpo=block(rewards=rewards), eval=Eval(tasks=[task]))
+    assert outcome_of(recipe) == outcome
+    assert outcome_of(recipe.model_copy(update={"grpo": block(rewards=rewards, outcome="b")})) == "b"

@@ -283,7 +283,13 @@ def test_something_is_trained_for(refused: Refused) -> None:
             ["grpo.algorithm=cispo", "grpo.clip_low=0.2"],
             "grpo.clip_low=0.2\n  given     0.2\n  expected  no clip_low with",
         ),
+        (["grpo.algorithm=gspo", "grpo.unbiased_kl=true"], "expected  false with ratio: sequence"),
+        (["grpo.trainer.use_bias_correction_kl=true"], "nearest   grpo.unbiased_kl"),
         (["grpo.outcome=math_anwser"], "a reward of this block: math_answer, think_format\n  nearest   math_answer"),
+        (["grpo.reference_sync={}"], "beta above 0: without a KL penalty there is no reference to move"),
+        (["grpo.reference_sync={}", "grpo.beta=0.1", "grpo.lora={}"], "no reference_sync with lora"),
+        (["grpo.reference_sync={}", "grpo.beta=0.1", *GPUS[:2], "hardware.parallel=zero3"], "zero2 or ddp, not zero3"),
+        (["grpo.trainer.sync_ref_model=true"], "nearest   grpo.reference_sync"),
         (["grpo.dynamic_sampling.rounds=1"], "grpo.dynamic_sampling.rounds"),
         (["grpo.trainer.use_adaptive_entropy=true"], "nearest   grpo.entropy_bonus: TRL saves no adaptive"),
         (["grpo.trainer.multi_objective_aggregation=normalize_then_sum"], "nearest   grpo.combine"),
@@ -293,7 +299,15 @@ def test_combinations(refused: Refused, overrides: Sequence[str], message: str) 
     assert message in refused(overrides=overrides)
 
 
-@pytest.mark.parametrize("key", ["entropy_bonus=0.01", "high_entropy_share=0.2", "trainer.off_policy_mask_threshold=1"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "entropy_bonus=0.01",
+        "high_entropy_share=0.2",
+        "trainer.off_policy_mask_threshold=1",
+        "trainer.cast_lm_head_to_fp32=true",
+    ],
+)
 def test_liger_is_not_demanded_for_a_loss_that_it_does_not_know(refused: Refused, load: Load, key: str) -> None:
     message = refused(overrides=["kernels=liger", "hardware.device=cuda", "hardware.gpus_per_node=1", f"grpo.{key}"])
     name = key.partition("=")[0]

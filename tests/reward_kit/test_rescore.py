@@ -154,6 +154,13 @@ def test_what_the_loss_leaves_out_does_not_turn(algorithm: str, turned: bool, ru
     assert [line["turned"] for line in lines if line["truncated"]] == [turned] * 8
 
 
+def test_what_was_not_in_the_loss_does_not_turn(run: Path) -> None:
+    path = run / "3-grpo" / "rollouts" / "step-000001.jsonl"
+    write_jsonl(path, [{**row, "in_loss": False} for row in read_jsonl(path)])
+    _, lines = rescored(run, "reward=think_format")
+    assert {(line["step"], line["turned"]) for line in lines} == {(1, False), (2, True)}
+
+
 def test_advantages_that_nobody_can_compute_again(run: Path) -> None:
     write_run(run, [], advantage=0.3)
     with pytest.raises(RunDirError, match="not its rewards scaled by group, batch, none"):
@@ -188,6 +195,17 @@ def test_advantages_are_those_of_trl(scaling: str) -> None:
     expected = rewards - torch.nanmean(rewards, dim=1, keepdim=True)
     expected = expected if scaling == "none" else expected / (spread + 1e-4)
     assert advantages(groups, scaling) == pytest.approx(torch.nan_to_num(expected).flatten().tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["leave_one_out", "whitened"])
+def test_advantages_are_those_of_the_trainer(scaling: str) -> None:
+    torch = pytest.importorskip("torch")
+    from aha.train.algorithms import ESTIMATORS
+
+    groups = [[1.0, 0.0, None, 0.25], [None, None, 0.5, None], [2.0, 2.0, 2.0, 2.0], [0.1, -0.3, 0.9, 0.2]]
+    rewards = torch.tensor([[float("nan") if one is None else one for one in group] for group in groups])
+    expected = torch.nan_to_num(ESTIMATORS[scaling](rewards)).flatten().tolist()
+    assert advantages(groups, scaling) == pytest.approx(expected, abs=1e-5) and max(expected) > 0.5
 
 
 @pytest.mark.parametrize(

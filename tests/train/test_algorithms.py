@@ -7,7 +7,9 @@ not the policy that is trained, so ratios differ from 1 and clips act. Both ways
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from told import told
+from told import THOUGHT, told
 from trl import GRPOTrainer
 
 from aha.errors import KernelError
+from aha.recipe.algorithms import ALGORITHMS
 from aha.rewards.scorer import Scorer
 from aha.train.algorithms import leave_one_out, require_whole_loss, whitened
 from aha.train.grpo import GroupTrainer
@@ -36,12 +39,6 @@ SAID = [
 REWARDS: list[float | None] = [1, 0, 2, None, 0, 0, 3, 1]
 CUT_OFF, MOST = 2, 24  # the completion without an end; rollout.max_tokens
 EPSILON = 1e-4  # TRL's, beside each standard deviation
-THOUGHT = """
-from aha.rewards.contract import Score, thought
-def score(completion, problem):
-    number = int(thought(completion))
-    return Score(None, "declined") if number == 19 else Score(number, "thought")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +52,13 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
 
 @dataclass
 class Sampled:
-    """One completion: log-probabilities of its tokens under the policy, and under the one that sampled it; float64."""
+    """One completion: log-probabilities of its tokens under the policy, and under the one that sampled it, and the policy's
+    entropy at each; float64.
+    """
 
     new: torch.Tensor
     old: torch.Tensor
+    entropy: torch.Tensor
     reward: float | None
     advantage: float = 0.0
 
@@ -187,7 +187,8 @@ def exact(trainer: GroupTrainer, output: dict[str, Any]) -> tuple[Any, Batch]:
         prompt = output["prompt_ids"][number][output["prompt_mask"][number].bool()].tolist()
         scores = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         new = scores.gather(-1, torch.tensor(ids)[:, None])[:, 0]
-        batch.append(Sampled(new, output["old_per_token_logps"][number, : len(ids)].double(), REWARDS[number]))
+        old, entropy = output["old_per_token_logps"][number, : len(ids)].double(), -(scores.exp() * scores).sum(-1)
+        batch.append(Sampled(new, old, entropy, REWARDS[number]))
     return model, batch
 
 
@@ -260,18 +261,22 @@ def test_the_engines_mistakes_are_weighed(kernels: str, scorer: Scorer, tmp_path
         agree(stepped(trainer, output), by_paper(trainer, output, weighed))
 
 
-@pytest.mark.parametrize("keys", [["beta=0.2"], ["beta=0.2", "lora.rank=4"]])
+@pytest.mark.parametrize("keys", [[], ["lora.rank=4"], ["unbiased_kl=true"]])
 @pytest.mark.parametrize("kernels", ["torch", "auto"])
 def test_the_kl_penalty_is_k3(kernels: str, keys: list[str], scorer: Scorer, tmp_path: Path) -> None:
     """DeepSeekMath, eq. 3 and 4: + beta (exp(q - p) - (q - p) - 1) for each token of a judged completion."""
 
     def penalised(batch: Batch) -> torch.Tensor:
-        gaps = [reference[number, : len(one.new)].double() - one.new for number, one in enumerate(batch)]
-        kl = sum((gap.exp() - gap - 1).mean() for gap, one in zip(gaps, batch, strict=True) if one.reward is not None)
+        kl = torch.tensor(0.0)
+        for number, one in enumerate(batch):
+            if one.reward is not None:
+                gap = reference[number, : len(one.new)].double() - one.new
+                weight = one.w if "unbiased_kl=true" in keys else 1.0  # DeepSeek-V3.2, eq. 7
+                kl = kl + (weight * (gap.exp() - gap - 1)).mean()
         return grpo(batch) - 0.2 * kl / len(batch)
 
     with told(
-        tmp_path, keys_of(scorer, *keys), lambda prompt, number: SAID[number], scorer, kernels=kernels
+        tmp_path, keys_of(scorer, "beta=0.2", *keys), lambda prompt, number: SAID[number], scorer, kernels=kernels
     ) as trainer:
         output = sample(trainer, 0.3)
         mask = output["completion_mask"].bool()
@@ -286,23 +291,44 @@ def before_noise(trainer: GroupTrainer, output: dict[str, Any]) -> torch.Tensor:
     return output["old_per_token_logps"] - 0.3 * noise
 
 
-def test_entropy_is_paid_for_by_the_plain_loss(scorer: Scorer, tmp_path: Path) -> None:
-    """+ entropy_bonus times the mean entropy of a token, on the share of tokens with the highest entropy."""
-    with told(
-        tmp_path, keys_of(scorer, "micro_batch=8", "entropy_bonus=0.5"), lambda prompt, number: SAID[number], scorer
-    ) as trainer:
+@pytest.mark.parametrize("algorithm", PAPERS)
+def test_a_preset_is_its_knobs(algorithm: str, scorer: Scorer, tmp_path: Path) -> None:
+    """Each set beside `grpo`, they come to the same paper's equation."""
+    preset = ALGORITHMS[algorithm]
+    knobs = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+    unused = {"dynamic_sampling"} | ({"clip_low"} if algorithm == "cispo" else set())
+    beside = [
+        f"{name}={str(value).lower()}" for name, value in knobs.items() if value is not None and name not in unused
+    ]
+    with told(tmp_path, keys_of(scorer, *beside), lambda prompt, number: SAID[number], scorer) as trainer:
+        output = sample(trainer, SPREAD.get(algorithm, 0.3))
+        agree(stepped(trainer, output), by_paper(trainer, output, PAPERS[algorithm]))
+
+
+@pytest.mark.parametrize(("bonus", "share"), [(0.5, 1.0), (0.0, 0.31)])
+def test_entropy_control(bonus: float, share: float, scorer: Scorer, tmp_path: Path) -> None:
+    """- bonus times the mean entropy of a token; and the surrogate of the share of tokens with the highest entropy."""
+
+    def controlled(batch: Batch) -> torch.Tensor:
+        centred(batch, group_deviation)
+        judged = [(one, entropy) for one, entropy in zip(batch, entropies, strict=True) if one.reward is not None]
+        everywhere = torch.cat([entropy for _, entropy in judged])
+        assert (len(everywhere) - 1) * (1 - share) % 1 > 0.01 or share == 1, "no token lies on the threshold"
+        least = everywhere.detach().quantile(1 - share)
+        surrogate = sum((clipped(one, 0.2, 0.2) * (entropy >= least)).mean() for one, entropy in judged) / len(batch)
+        return surrogate + bonus * everywhere.mean()
+
+    keys = keys_of(scorer, "micro_batch=8", f"entropy_bonus={bonus}", f"high_entropy_share={share}")
+    with told(tmp_path, keys, lambda prompt, number: SAID[number], scorer) as trainer:
         output = sample(trainer, 0.3)
         trainer.current_gradient_accumulation_steps = 1
-        paid = trainer.compute_loss(trainer.model, output).item()
+        loss = trainer.compute_loss(trainer.model, output)
+        loss.backward()
         model, batch = exact(trainer, output)
-        entropies = []
-        for number, one in enumerate(batch):
-            if one.reward is not None:
-                ids = trainer.processing_class(SAID[number], add_special_tokens=False).input_ids
-                prompt = output["prompt_ids"][number][output["prompt_mask"][number].bool()].tolist()
-                scores = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-                entropies.append(-(scores.exp() * scores).sum(-1))
-        assert paid == pytest.approx(-grpo(batch).item() - 0.5 * torch.cat(entropies).mean().item(), rel=1e-4)
+        entropies = [one.entropy for one in batch]
+        expected = -controlled(batch)
+        expected.backward()
+        agree((loss.item(), gradient(trainer.model)), (expected.item(), gradient(model)))
 
 
 def test_advantages_leave_out_what_was_not_judged() -> None:
@@ -316,8 +342,15 @@ def test_advantages_leave_out_what_was_not_judged() -> None:
     assert whitened(torch.full((2, 2), nan)).isnan().all() and whitened(torch.ones(2, 2)).abs().max() == 0
 
 
-def test_a_term_that_ligers_loss_drops_is_refused(scorer: Scorer, tmp_path: Path) -> None:
-    with told(tmp_path, keys_of(scorer), lambda prompt, number: SAID[number], scorer, kernels="auto") as trainer:
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+def test_what_ligers_loss_leaves_out_is_refused(kernels: str, scorer: Scorer, tmp_path: Path) -> None:
+    with told(tmp_path, keys_of(scorer), lambda prompt, number: SAID[number], scorer, kernels=kernels) as trainer:
+        refusal = pytest.raises(KernelError, match="kernels: torch") if kernels == "auto" else nullcontext()
         trainer.aux_loss_enabled = True  # what TRL finds out of a mixture of experts
-        with pytest.raises(KernelError, match="kernels: torch"):
+        with refusal:
+            require_whole_loss(trainer)
+        trainer.aux_loss_enabled = False
+        require_whole_loss(trainer)
+        trainer.model.config.logits_scaling = 8.0  # Granite's
+        with refusal:
             require_whole_loss(trainer)

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from told import told
+from told import ANSWERED, THOUGHT, told
 
 from aha.train.grpo import GroupTrainer
 
@@ -19,17 +19,6 @@ from aha.train.grpo import GroupTrainer
 # thought of 19 is not judged.
 SAID = [(1, 0), (0, 2), (1, 2), (19, 1), (0, 0), (0, 0), (3, 0), (1, 2)]
 LONE = [(1, 0), (19, 2), (19, 2), (19, 1), *SAID[4:]]
-THOUGHT = """
-from aha.rewards.contract import Score, thought
-def score(completion, problem):
-    number = int(thought(completion))
-    return Score(None, "declined") if number == 19 else Score(number, "thought")
-"""
-ANSWERED = """
-from aha.rewards.contract import Score, final_answer
-def score(completion, problem):
-    return Score(int(final_answer(completion)), "answered")
-"""
 EPSILON = 1e-4  # TRL's, beside each standard deviation
 GROUPS = [[0, 1, 2], [4, 5, 6, 7]]  # the judged members
 

@@ -43,7 +43,7 @@ def dead_reward(evidence: Evidence) -> Diagnoses:
             ("grpo", "rewards", name),
             "see its reasons in rollouts/: it declines everything, so nothing is learned from it",
         )
-    if silent or evidence.outcome is None:
+    if silent:
         return
     outcome = {value for value in evidence.values(evidence.outcome) if value is not None}
     totals = {value for row in evidence.rollouts if (value := number(row.get("reward"))) is not None}
@@ -88,7 +88,7 @@ def one_text_fits_all(evidence: Evidence) -> Diagnoses:
     """The same completion has full marks for problems with different answers."""
     answers: dict[str, set[str]] = {}
     counts: Counter[str] = Counter()
-    for row, value in zip(evidence.rollouts, evidence.values(evidence.outcome or ""), strict=True):
+    for row, value in zip(evidence.rollouts, evidence.values(evidence.outcome), strict=True):
         if value is not None and value >= FULL:
             text = str(row.get("completion")).strip()
             answers.setdefault(text, set()).add(str(row.get("answer")))
@@ -102,7 +102,7 @@ def one_text_fits_all(evidence: Evidence) -> Diagnoses:
             "severe",
             f"{earned} of {len(evidence.rollouts)} completions, {span(evidence.steps)}, have full marks of {evidence.outcome} "
             f"with a text that has them for other answers too; one text for {len(answers[worst])} answers: {worst[-80:]!r}",
-            ("grpo", "rewards", str(evidence.outcome)),
+            ("grpo", "rewards", evidence.outcome),
             "the grader can be satisfied without the answer: test it on that text",
         )
 

@@ -81,12 +81,15 @@ def no_signal(evidence: Evidence) -> Diagnoses:
         return
     reward = evidence.lately(f"reward/{evidence.outcome}") or evidence.lately("reward")
     easy = bool(reward) and mean(reward) >= 0.5
-    level = f"; mean {evidence.outcome or 'reward'} {mean(reward):.2f}" if reward else ""
+    level = f"; mean {evidence.outcome} {mean(reward):.2f}" if reward else ""
     size = evidence.grpo.group_size
+    found = f"in {mean(points):.0%} of the groups all {size} rewards were equal"
+    if evidence.chosen:
+        found = f"{mean(points):.0%} of the batch stayed without signal after all rounds of dynamic sampling"
     yield Diagnosis(
         "no-signal-groups",
         "severe" if mean(points) >= NEARLY_NO_SIGNAL else "warn",
-        f"in {mean(points):.0%} of the groups all {size} rewards were equal, {_steps(points)}{level}",
+        f"{found}, {_steps(points)}{level}",
         ("grpo", "data") if easy else ("grpo", "group_size"),
         "the problems are too easy for this policy: take harder ones, or end the stage here"
         if easy

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from aha.metrics import short_names
+from aha.recipe.algorithms import algorithm_of, outcome_of
 from aha.recipe.document import Keys
 from aha.recipe.schema import Grpo, Recipe
 
@@ -126,11 +127,14 @@ class Evidence:
         return {name: float(weight) for name, weight in found.items() if weight}
 
     @cached_property
-    def outcome(self) -> str | None:
-        """The reward that says "correct": of those that an evaluation grades by (else of all), the heaviest."""
-        graders = {task.grader for task in self.recipe.eval.tasks} if self.recipe.eval else set()
-        candidates = [name for name in self.weights if name in graders] or list(self.weights)
-        return max(candidates, key=lambda name: self.weights[name], default=None)
+    def outcome(self) -> str:
+        """The reward that says "correct"."""
+        return outcome_of(self.recipe)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether dynamic sampling chose the completions by their outcome. The metrics are of what it chose from."""
+        return algorithm_of(self.grpo).dynamic_sampling.enabled
 
     @cached_property
     def short(self) -> dict[str, str]:
@@ -185,9 +189,11 @@ class Evidence:
 
     @cached_property
     def correct(self) -> float | None:
-        """The outcome's mean over the completions that were read; where there are none, over the newest steps."""
-        known = [value for value in self.values(self.outcome or "") if value is not None]
-        if known:
+        """The outcome's mean over the completions that were read; where they are none, or were chosen for it, over the
+        newest steps.
+        """
+        known = [value for value in self.values(self.outcome) if value is not None]
+        if known and not self.chosen:
             return statistics.fmean(known)
         points = self.lately(f"reward/{self.outcome}")
         return mean(points) if points else None

@@ -16,7 +16,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from aha.recipe.schema import DynamicSampling, Grpo
+from aha.recipe.schema import DynamicSampling, Grpo, Recipe
+
+NO_RESAMPLING = DynamicSampling(enabled=False)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,12 @@ class Algorithm:
     clip_low: float = 0.2
     clip_high: float | None = None
     """None: as clip_low."""
+    unbiased_kl: bool = False
+    """Multiply the KL by w: its gradient is then that of the reverse KL, which k3's is not (DeepSeek-V3.2,
+    arXiv:2512.02556). TRL does so unless it is told; no paper here does."""
     mask_truncated: bool = False
     """Completions that the length limit ended are compared with, but are not trained on."""
-    dynamic_sampling: DynamicSampling = DynamicSampling(enabled=False)
+    dynamic_sampling: DynamicSampling = NO_RESAMPLING
 
 
 ALGORITHMS = {
@@ -81,15 +86,19 @@ def algorithm_of(block: Grpo) -> Algorithm:
     return dataclasses.replace(preset, **{name: value for name, value in beside.items() if value is not None})
 
 
-def outcome_of(block: Grpo) -> str:
-    """The reward that says whether an answer is right: the recipe's `outcome`, else the first with weight and no `only_if`."""
+def outcome_of(recipe: Recipe) -> str:
+    """The reward that says whether an answer is right: the recipe's `outcome`, else the first that carries weight without
+    an `only_if`; one that an evaluation grades by goes before one that none does.
+    """
+    block = recipe.grpo
+    assert block is not None
     if block.outcome is not None:
         return block.outcome
-    for name, entry in block.rewards.items():
-        weight = entry.get("weight", 1.0) if isinstance(entry, dict) else entry
-        if weight and not (isinstance(entry, dict) and "only_if" in entry):
-            return name
-    return next(iter(block.rewards))
+    entries = {name: entry if isinstance(entry, dict) else {"weight": entry} for name, entry in block.rewards.items()}
+    weighted = [name for name, entry in entries.items() if entry.get("weight", 1.0)]
+    free = [name for name in weighted if "only_if" not in entries[name]] or weighted or list(entries)
+    graders = {task.grader for task in recipe.eval.tasks} if recipe.eval else set()
+    return next((name for name in free if name in graders), free[0])
 
 
 def plain_loss(block: Grpo) -> str | None:
@@ -98,6 +107,7 @@ def plain_loss(block: Grpo) -> str | None:
         "entropy_bonus": block.entropy_bonus != 0,
         "high_entropy_share": block.high_entropy_share < 1,
         "trainer.off_policy_mask_threshold": block.trainer.get("off_policy_mask_threshold") is not None,
+        "trainer.cast_lm_head_to_fp32": bool(block.trainer.get("cast_lm_head_to_fp32")),  # it casts it back
     }
     found = [name for name, needed in needs.items() if needed]
     return f"Liger's GRPO loss does not know grpo.{found[0]}" if found else None

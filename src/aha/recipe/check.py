@@ -178,10 +178,37 @@ def _the_loss_exists(recipe: Recipe) -> Findings:
         yield Finding(("grpo", "clip_low"), str(recipe.grpo.clip_low), expected)
 
 
+def _the_kl_has_a_ratio(recipe: Recipe) -> Findings:
+    grpo = recipe.grpo
+    if grpo and algorithm_of(grpo).unbiased_kl and algorithm_of(grpo).ratio == "sequence":
+        expected = "false with ratio: sequence: the gradient is unbiased for the ratios of single tokens only"
+        yield Finding(("grpo", "unbiased_kl"), "true", expected, "false")
+
+
 def _liger_knows_the_loss(recipe: Recipe) -> Findings:
     why = plain_loss(recipe.grpo) if recipe.grpo else None
     if why and recipe.kernels == "liger":
         yield Finding(("kernels",), "liger", f"auto or torch: {why}, and auto takes the plain one", "auto")
+
+
+def _reference_can_move(recipe: Recipe) -> Findings:
+    grpo, keys = recipe.grpo, ("grpo", "reference_sync")
+    if grpo is None or grpo.reference_sync is None:
+        return
+    given = f"every {grpo.reference_sync.every} steps"
+    if grpo.beta == 0:
+        yield Finding(
+            keys, given, "beta above 0: without a KL penalty there is no reference to move; or no reference_sync"
+        )
+    if grpo.lora:
+        expected = "no reference_sync with lora: its reference is the model without the adapter; or full fine-tuning"
+        yield Finding(keys, given, expected)
+    if recipe.hardware.parallel in ("zero3", "fsdp2"):
+        expected = (
+            f"hardware.parallel: zero2 or ddp, not {recipe.hardware.parallel}, under which a checkpoint cannot hold the "
+            "reference; or no reference_sync"
+        )
+        yield Finding(keys, given, expected)
 
 
 def _outcome_is_a_reward(recipe: Recipe) -> Findings:
@@ -372,8 +399,10 @@ RULES: Sequence[Callable[[Recipe], Findings]] = (
     _rewards_add_up,
     _combining_fits_the_algorithm,
     _the_loss_exists,
+    _the_kl_has_a_ratio,
     _liger_knows_the_loss,
     _outcome_is_a_reward,
+    _reference_can_move,
     _batches_divide,
     _lengths_fit_the_context,
     _devices_agree,

@@ -238,6 +238,15 @@ class DynamicSampling(Block):
     tolerance: NonNegative = Field(default=1e-6, description="outcomes that differ by no more than this are equal")
 
 
+class ReferenceSync(Block):
+    """Move the reference of the KL penalty towards the policy (TR-DPO's soft update, arXiv:2404.09656)."""
+
+    every: Count = Field(default=512, description="optimiser steps between two moves")
+    share: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        default=0.6, description="of the policy in the new reference; the old one makes up the rest"
+    )
+
+
 def _switch(value: Any) -> Any:
     """`dynamic_sampling: true` is short for `dynamic_sampling: {enabled: true}`."""
     return {"enabled": value} if isinstance(value, bool) else value
@@ -269,6 +278,7 @@ class Grpo(Optimizer):
     beta: NonNegative = Field(default=0.0, description="weight of the KL penalty")
     clip_low: PositiveFloat | None = None
     clip_high: PositiveFloat | None = None
+    unbiased_kl: StrictBool | None = Field(default=None, description="multiply the KL penalty by the importance ratio")
     mask_truncated: StrictBool | None = Field(
         default=None, description="leave completions that the length limit ended out of the loss"
     )
@@ -277,7 +287,14 @@ class Grpo(Optimizer):
     )
     outcome: str | None = Field(
         default=None,
-        description="the reward that says whether an answer is right; the first with weight and no only_if if absent",
+        description="the reward that says whether an answer is right; if absent, the one that evaluations grade by, else "
+        "the first with weight and no only_if",
+    )
+    curriculum: Literal["none", "pass_rate"] = Field(
+        default="none", description="pass_rate: prefer problems whose outcomes differed most when they were last asked"
+    )
+    reference_sync: ReferenceSync | None = Field(
+        default=None, description="{every, share}: move the KL penalty's reference; it stands still if absent"
     )
     entropy_bonus: NonNegative = Field(default=0.0, description="weight of the mean entropy per token, which is paid")
     high_entropy_share: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(

@@ -67,6 +67,7 @@ def run(context: Context) -> None:
             Policy(engine.sync, lambda prompts, seeds: engine.generate(prompts, sampling, seeds), engine.score),
             kernels,
             resume_step,
+            context.say,
         )
         if block.health != "off":
             trainer.add_callback(Watchdog(context.folder, recipe, context.say))

@@ -14,7 +14,7 @@ from aha.errors import KernelError
 from aha.models.kernels import Kernels
 from aha.recipe.algorithms import algorithm_of
 from aha.recipe.plan import StagePlan
-from aha.recipe.schema import Grpo
+from aha.recipe.schema import Grpo, ReferenceSync
 
 LOSSES = {
     ("clip", "completion"): "grpo",
@@ -36,7 +36,7 @@ STABLE = 1e-4
 
 def options_of(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any]:
     """TRL's arguments for a recipe's `grpo:` block, beside those that all stages share."""
-    algorithm = algorithm_of(block)
+    algorithm, sync = algorithm_of(block), block.reference_sync or ReferenceSync()
     return {
         "loss_type": LOSSES[algorithm.surrogate, algorithm.average],
         "scale_rewards": SCALES.get(algorithm.advantage, "none"),
@@ -53,6 +53,10 @@ def options_of(block: Grpo, stage: StagePlan, kernels: Kernels) -> dict[str, Any
         "multi_objective_aggregation": COMBINATIONS[block.combine],
         "max_completion_length": block.rollout.max_tokens,
         "beta": block.beta,
+        "use_bias_correction_kl": algorithm.unbiased_kl,
+        "sync_ref_model": block.reference_sync is not None,
+        "ref_model_sync_steps": sync.every,
+        "ref_model_mixup_alpha": sync.share,
         "temperature": block.rollout.temperature,
         "top_p": block.rollout.top_p,
         "use_vllm": True,
@@ -90,9 +94,22 @@ ESTIMATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"leave_one_out"
 """The advantages that TRL does not have."""
 
 
+LOGIT_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+"""What some architectures (Gemma 2, Granite, Cohere) do to logits after the last matrix."""
+
+
 def require_whole_loss(trainer: Any) -> None:
-    """Raises KernelError when Liger's loss would drop a term that TRL adds to its own without a word."""
-    if trainer.use_liger_kernel and trainer.aux_loss_enabled:
+    """Raises KernelError when Liger's loss would leave out, without a word, what TRL's own does for this model.
+
+    It multiplies hidden states by the last matrix itself, and adds no loss of a router.
+    """
+    if not trainer.use_liger_kernel:
+        return
+    config = trainer.model.config.get_text_config()
+    scales = [name for name in LOGIT_SCALES if getattr(config, name, None) not in (None, 1, 1.0)]
+    if scales:
+        raise KernelError(f"Liger's GRPO loss leaves out this model's {scales[0]}. Write kernels: torch")
+    if trainer.aux_loss_enabled:
         raise KernelError(
             "Liger's GRPO loss leaves out the router's load-balancing loss of this mixture of experts. Write kernels: "
             "torch, or grpo.trainer: {router_aux_loss_coef: 0} to do without"

@@ -7,7 +7,8 @@ of the run's seed, the step and the problem, so a resumed run draws what the uni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from aha.metrics import MetricsWriter
+from aha.metrics import MetricsWriter, short_names
 from aha.models.kernels import Kernels, verify
-from aha.recipe.algorithms import algorithm_of
+from aha.recipe.algorithms import algorithm_of, outcome_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
 from aha.rewards.scorer import Scorer
@@ -27,18 +28,22 @@ from aha.seeds import seed_of
 from aha.train import heartbeat
 from aha.train.algorithms import ESTIMATORS, options_of, require_whole_loss
 from aha.train.bridge import EngineBridge, Policy, bridged
+from aha.train.draws import Draws
 from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
 from aha.train.lora import lora_config
 from aha.train.probes import Probes
+from aha.train.reference import MovingReference
+from aha.train.refill import Refilled
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.types import Problem
 
+WARN = logging.getLogger(__name__).warning
 
-class GroupTrainer(Finite, Sealed, GRPOTrainer):
+
+class GroupTrainer(Finite, Sealed, MovingReference, Refilled, GRPOTrainer):
     """TRL's GRPOTrainer with finite steps, sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
-    judge: Judge
     rollouts: Path
     vllm_generation: EngineBridge
     advantage = "group"
@@ -72,7 +77,7 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
             return super()._calculate_rewards(*args)
 
     def _leave_out_unjudged(self, output: dict[str, Any]) -> None:
-        """Take the tokens of completions without a verdict out of the loss and of its token count.
+        """Take the tokens of completions without a verdict, or that only fill the batch, out of the loss and its count.
 
         TRL gives them advantage 0, but their tokens still dilute a token mean, and pay the KL penalty. They leave by the
         tool mask, which is of the loss alone: in `completion_mask` they would also leave the attention, and the ratio to
@@ -80,7 +85,8 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
         `dr_grpo`) still count them, as 0: each judged completion keeps the weight it has in a full batch.
         """
         tokens = output["completion_mask"]  # (completions, tokens)
-        judged = torch.tensor([judged.total is not None for _, _, judged in self.judge.last], device=tokens.device)
+        trained = zip(self._trained(len(tokens)), self.judge.last, strict=True)
+        judged = torch.tensor([kept and one.total is not None for kept, (_, _, one) in trained], device=tokens.device)
         output["tool_mask"] = judged[:, None].to(tokens.dtype).repeat(1, tokens.shape[1])
         output["num_items_in_batch"] = self.accelerator.gather((tokens * output["tool_mask"]).sum()).sum()
 
@@ -96,15 +102,17 @@ class GroupTrainer(Finite, Sealed, GRPOTrainer):
         self.vllm_generation.require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1])
         for name, value in (self.vllm_generation.probes.metrics if self.vllm_generation.probes else {}).items():
             metrics[name].append(value)
-        for name in self.judge.last[0][2].verdicts:
-            values = [judged.verdicts[name].value for _, _, judged in self.judge.last]
-            known = [value for value in values if value is not None]
-            metrics[f"reward/{name}"].append(sum(known) / len(known) if known else float("nan"))
+        chosen = self.filled is not None and self.dynamic.enabled
+        seen = self.filled.first if self.filled and chosen else [judged for _, _, judged in self.judge.last]
+        for name in seen[0].verdicts:
+            metrics[f"reward/{name}"].append(_mean(one.verdicts[name].value for one in seen))
+        if chosen:  # TRL has that of the chosen batch, which is about one half whatever the policy can do
+            metrics["reward"][-1] = _mean(one.total for one in seen)
         if self.multi_objective_aggregation == "normalize_then_sum":  # TRL looks at the batch here, not at the groups
             judged = [judged for _, _, judged in self.judge.last]
             metrics["frac_reward_zero_std"][-1] = without_signal(judged, self.reward_func_names, self.judge.group_size)
-        missing = sum(judged.total is None for _, _, judged in self.judge.last)
-        metrics["unjudged"].append(missing)
+        self._record_filling(metrics)
+        metrics["unjudged"].append(sum(one.total is None for one in seen))
         metrics["seconds/rollout"].append(self.vllm_generation.seconds)
         metrics["seconds/reward"].append(self.judge.seconds)
         metrics["rollout_tokens_per_second"].append(
@@ -125,8 +133,12 @@ def make_grpo_trainer(
     policy: Policy,
     kernels: Kernels,
     resume_step: int,
+    say: Callable[[str], None] = WARN,
 ) -> tuple[GroupTrainer, Journal]:
-    """The trainer of the GRPO stage, ready for `.train()`. `messages` are the problems as chat, index by index."""
+    """The trainer of the GRPO stage, ready for `.train()`. `messages` are the problems as chat, index by index.
+
+    `say` takes a line for the person who watches.
+    """
     block = recipe.grpo
     assert block is not None and stage.steps is not None
     judge = Judge(scorer, problems, block.group_size, {tokenizer.eos_token_id, tokenizer.pad_token_id}, recipe.chat)
@@ -140,7 +152,8 @@ def make_grpo_trainer(
 
     def seed_for(index: int) -> int:
         assert trainer is not None
-        return seed_of(recipe.seed, trainer.state.global_step, index)
+        further = ("round", trainer.round) if trainer.round else ()
+        return seed_of(recipe.seed, trainer.state.global_step, *further, index)
 
     with bridged(policy, seed_for):
         trainer = GroupTrainer(
@@ -155,7 +168,11 @@ def make_grpo_trainer(
             peft_config=lora_config(block.lora),
         )
     require_whole_loss(trainer)
-    trainer.advantage = algorithm_of(block).advantage
+    algorithm = algorithm_of(block)
+    trainer.advantage, trainer.dynamic, trainer.say = algorithm.advantage, algorithm.dynamic_sampling, say
+    trainer.outcome = short_names(block.rewards)[outcome_of(recipe)]
+    rates = folder / "pass_rates.jsonl" if block.curriculum == "pass_rate" else None
+    trainer.draws = Draws(len(problems), recipe.seed, rates, resume_step)
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)
@@ -187,4 +204,17 @@ def _translate(logs: dict[str, Any]) -> dict[str, float | None]:
     return kept | own
 
 
-OWN = ("unjudged", "rollout_tokens_per_second", "mismatch_probes", "arrived")
+OWN = (
+    "unjudged",
+    "rollout_tokens_per_second",
+    "mismatch_probes",
+    "arrived",
+    "rounds",
+    "groups_kept",
+    "completions_sampled",
+)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
