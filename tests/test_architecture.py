@@ -81,6 +81,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("models",),
     "torch": ("data.packing", "models", "train", "rollout", "stages", "evals", "bench"),
     "liger_kernel": ("models.kernels",),
+    "accelerate": ("train",),
     "trl": ("train", "bench_rewards"),
     "peft": ("train",),
     "vllm": ("rollout.vllm",),

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from aha.metrics import MetricsWriter
-from aha.models.kernels import Kernels, verify
+from aha.models.kernels import Kernels
 from aha.recipe.algorithms import algorithm_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
@@ -29,13 +29,16 @@ from aha.train.algorithms import ESTIMATORS, options_of, require_whole_loss
 from aha.train.bridge import EngineBridge, Policy, bridged
 from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
+from aha.train.logprobs import Logprobs
 from aha.train.lora import lora_config
+from aha.train.parity import Parity
 from aha.train.probes import Probes
 from aha.train.trainer import Journal, Sealed, arguments
+from aha.train.worst_case import WorstCase
 from aha.types import Problem
 
 
-class GroupTrainer(Finite, Sealed, GRPOTrainer):
+class GroupTrainer(Finite, Parity, WorstCase, Sealed, Logprobs, GRPOTrainer):
     """TRL's GRPOTrainer with finite steps, sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
     judge: Judge
@@ -159,11 +162,12 @@ def make_grpo_trainer(
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)
+    trainer.kernels = kernels
+    trainer.expect_longest(recipe, stage, block.rollout.max_prompt_tokens, block.rollout.max_tokens)
     trainer.rollouts = folder / "rollouts"
     trainer.rollouts.mkdir(parents=True, exist_ok=True)
     if device == "cpu" and kernels.liger is not None:
         trainer.liger_loss.compiled = False  # half a minute of compilation for a loss that takes milliseconds
-    verify(kernels, trainer.model)
     return trainer, journal
 
 
