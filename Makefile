@@ -9,7 +9,7 @@ NAME :=
 DATA :=
 CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards recipes rewards \
+.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards bench-memory test-gpu recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
@@ -26,6 +26,9 @@ demo: tiny  ## the embedded default: three stages with real vLLM, in minutes
 
 test: setup  ## set up and run the tests
 	.venv/bin/python -m pytest
+
+test-gpu: setup  ## on a GPU: each kernel and stage against torch, memory and tokens/s with and without Liger
+	.venv/bin/python -m pytest tests/gpu -rs -s
 
 check: setup  ## ruff, types, architecture
 	.venv/bin/ruff check .
@@ -58,6 +61,9 @@ bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 	@$(AHA) bench $(or $(RUN),runs/$(basename $(notdir $(RECIPE))))
 
 bench-rewards: setup  ## how fast and how rightly answers are verified, against TRL and math-verify
+	@$(AHA) $@
+
+bench-memory: setup  ## what a training step takes on a CPU, against TRL's stock path
 	@$(AHA) $@
 
 recipes rewards: setup  ## list them
