@@ -12,7 +12,8 @@ from transformers.integrations.liger import apply_liger_kernel
 
 from aha.data import arithmetic
 from aha.data.chat import apply_format, messages_of
-from aha.data.packing import Tokens, pack
+from aha.data.packing import Tokens
+from aha.data.rows import packed_rows
 from aha.models.kernels import Kernels
 from aha.models.scratch import make_model, make_tokenizer
 from aha.recipe import load_recipe
@@ -40,9 +41,10 @@ def _start(folder: Path, keys: list[str]) -> tuple[Recipe, Any, Any, Any]:
 def supervised(folder: Path, kernels: Kernels, steps: int, *keys: str) -> SupervisedTrainer:
     """The CPT trainer: rows of three sums, 15 tokens each, four a step."""
     recipe, plan, tokenizer, model = _start(
-        folder, ["cpt.max_tokens=16", "cpt.batch_size=4", "cpt.save_every=100", *keys]
+        folder, ["cpt.max_tokens=15", "cpt.batch_size=4", "cpt.save_every=100", *keys]
     )
-    rows = pack([Tokens(ids, ids) for ids in tokenizer(LINES).input_ids], 16)
+    sums = [Tokens(ids, ids) for ids in tokenizer(LINES).input_ids]
+    rows = packed_rows(sums, [], 15, folder / "rows", lambda line: None)
     stage, there = plan.stages[0], folder / "run" / "1-cpt"
     return make_sft_trainer(recipe, recipe.cpt, stage, steps, there, "cpu", model, tokenizer, rows, kernels, 0)[0]
 

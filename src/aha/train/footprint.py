@@ -21,6 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.liger import apply_liger_kernel
 
 from aha import child
+from aha.data.packing import Tokens
+from aha.data.rows import packed_rows
 from aha.models import kernels
 from aha.models.scratch import make_tokenizer
 from aha.recipe.plan import make_plan
@@ -128,9 +130,9 @@ def _trainer(case: Case) -> Any:
         return make_grpo_trainer(
             recipe, stage, folder, case.device, model, tokenizer, problems, chats, nobody, policy, chosen, 0,  # type: ignore[arg-type]
         )[0]  # fmt: skip
-    row = {key: list(range(case.lengths[0])) for key in ("input_ids", "labels", "position_ids")}
+    ids = list(range(case.lengths[0]))
+    rows = packed_rows([Tokens(ids, ids)] * case.micro, [], len(ids), folder / "rows", lambda line: None)
     block: Any = getattr(recipe, case.stage)
-    rows = [row] * case.micro
     return make_sft_trainer(recipe, block, stage, 1, folder, case.device, model, tokenizer, rows, chosen, 0)[0]
 
 

@@ -73,7 +73,7 @@ def make_sft_trainer(
         peft_config=lora_config(block.lora),
     )
     trainer.kernels = kernels
-    trainer.expect_longest(recipe, stage, max(len(row["input_ids"]) for row in rows))
+    trainer.expect_longest(recipe, stage, block.max_tokens)
     return trainer, journal
 
 
