@@ -84,7 +84,7 @@ from aha.errors import StageError
 from aha.models.kernels import choose
 
 folder, micro = Path(sys.argv[1]), sys.argv[2]
-keys = ("hardware.worst_case_first=always", f"cpt.micro_batch={micro}", "cpt.batch_size=32", "model.from_scratch.hidden_size=128")
+keys = ("hardware.worst_case_first=always", f"cpt.micro_batch={micro}", "cpt.batch_size=64", "model.from_scratch.hidden_size=128")
 trainer = supervised(folder, choose("cpt", "torch", "cpu", "llama"), 1, *keys)
 trainer.expect_longest(trainer._recipe, trainer._stage, 512)
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -102,20 +102,20 @@ os._exit(0)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is honoured on Linux")
 def test_what_does_not_fit_is_refused_in_words_and_what_is_proposed_fits(tmp_path: Path) -> None:
-    """A real lack of memory: the address space ends 180 MiB above what is held when training begins."""
+    """A real lack of memory: the address space ends 400 MiB above what is held when training begins."""
 
     def limited(micro: str) -> str:
         folder = tmp_path / micro
         folder.mkdir()
-        command = [sys.executable, "-c", LIMITED, str(folder), micro, "180"]
+        command = [sys.executable, "-c", LIMITED, str(folder), micro, "400"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout.splitlines()[-1]
 
-    told = limited("32")
+    told = limited("64")
     assert told.startswith(
-        "refused at step 0 :: cpt: the longest batch does not fit into memory: micro_batch 32 x (512)"
+        "refused at step 0 :: cpt: the longest batch does not fit into memory: micro_batch 64 x (512)"
     )
     proposed = re.search(r"cpt\.micro_batch=(\d+) fits", told)
-    assert proposed and 0 < int(proposed[1]) < 32, told
+    assert proposed and 0 < int(proposed[1]) < 64, told
     assert limited(proposed[1]) == "trained"
