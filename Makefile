@@ -9,7 +9,7 @@ NAME :=
 DATA :=
 CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms recipes rewards \
+.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-memory test-gpu recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
@@ -26,6 +26,9 @@ demo: tiny  ## the embedded default: three stages with real vLLM, in minutes
 
 test: setup  ## set up and run the tests
 	.venv/bin/python -m pytest
+
+test-gpu: setup  ## on a GPU: each kernel and stage against torch, memory and tokens/s with and without Liger
+	.venv/bin/python -m pytest tests/gpu -rs -s
 
 check: setup  ## ruff, types, architecture
 	.venv/bin/ruff check .
@@ -62,6 +65,9 @@ bench-rewards: setup  ## how fast and how rightly answers are verified, against 
 
 bench-algorithms: setup  ## every algorithm on 3 seeds of the tiny recipe: about an hour on 2 cores [OVERRIDES="grpo.steps=20"]
 	@$(AHA) $@ $(OVERRIDES)
+
+bench-memory: setup  ## what a training step takes on a CPU, against TRL's stock path
+	@$(AHA) $@
 
 recipes rewards: setup  ## list them
 	@$(AHA) $@

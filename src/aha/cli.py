@@ -8,6 +8,7 @@ aha doctor RUN       what is wrong with a run, and which line of the recipe to c
 aha bench RUN        how fast it was, against what the machine can do
 aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
 aha bench-algorithms every algorithm from one start, on several seeds: a plot and a table
+aha bench-memory     what a training step takes on a CPU, against TRL's stock path
 aha submit RECIPE    give what is missing to Slurm, one job for each stage and evaluation
 aha status RUN       where it stands, and why what waits waits
 aha logs RUN         what its jobs say
@@ -356,6 +357,31 @@ def bench_algorithms(
         shown.add_row(*row)
     console.print(shown)
     _say(f"{folder}/algorithms.png, {folder}/algorithms.md")
+
+
+def _collecting(events: Iterator[Event], figures: list[dict[str, Any]]) -> Iterator[Event]:
+    """The same events, and the figures of each kept in a list."""
+    for event in events:
+        figures += [event.facts["figures"]] if "figures" in event.facts else []
+        yield event
+
+
+@app.command(name="bench-memory")
+def bench_memory() -> None:
+    """Measure the memory of a training step on a CPU.
+
+    SmolLM2-135M with random weights, 4 x 512 tokens, supervised and GRPO: TRL's stock path, and ours.
+    """
+    columns = ("stage", "path", "GiB before the step", "GiB at its peak", "the step alone", "tokens/s")
+    table = Table(*columns, box=None, pad_edge=False)
+    measured: list[dict[str, Any]] = []
+    watch(_collecting(pipeline.measure_memory(), measured), console)
+    for found in measured:
+        way = "TRL, kernels: torch" if found["kernels"] == "torch" else "aha, kernels: auto"
+        held, peak = found["held_gib"], found["peak_gib"]
+        figures = (f"{held:.2f}", f"{peak:.2f}", f"{peak - held:.2f}", f"{found['tokens_per_second']:,.0f}")
+        table.add_row(found["stage"], way, *figures)
+    console.print(table)
 
 
 @app.command()

@@ -168,6 +168,32 @@ def measure_rewards() -> Iterator[Event]:
         yield Event("done", part, facts={"seconds": time.time() - began, "figures": figures})
 
 
+def measure_memory() -> Iterator[Event]:
+    """What a step of SmolLM2-135M takes on a CPU (train/footprint.py): each stage by TRL's stock path and by ours.
+
+    One process for each, since what a process has held it rarely gives back; its figures are the facts of its last event.
+    Raises StageError.
+    """
+    for stage, lengths in {"distill": [512], "grpo": [256, 256]}.items():
+        for way in ("torch", "auto"):
+            case = {
+                "stage": stage,
+                "kernels": way,
+                "shape": "smollm2-135m",
+                "micro": 4,
+                "lengths": lengths,
+                "device": "cpu",
+            }
+            part, began = f"{stage}, kernels: {way}", time.time()
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                found = folder / "figures.json"
+                yield Event("start", part, "SmolLM2-135M, 4 x 512 tokens")
+                command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), str(found)]
+                yield from _watch(command, folder, folder / "failure.json", part)
+                yield Event("done", part, facts={"seconds": time.time() - began, "figures": read_json(found)})
+
+
 def _stage(plan: Plan, run: RunDir, stage: StagePlan, torchrun: str | None = None) -> Iterator[Event]:
     if stage.state == "skip":
         yield Event("skip", stage.directory, stage.why)

@@ -24,8 +24,8 @@ def first_step(folder: Path, model: Path, stage: str, kernels: str) -> dict:
     done = aha("run", f"{name}.yaml", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     run = folder / "runs" / name / DIRECTORIES[stage]
-    fused = json.loads((run / "kernels.json").read_text())["fused"]
-    assert bool(fused) == (kernels == "auto")
+    record = json.loads((run / "kernels.json").read_text())
+    assert bool(record["fused"]) == record["parity"]["compared"] == (kernels == "auto")
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
 
 
@@ -34,7 +34,7 @@ def test_fused_and_plain_agree(finished: Path, tmp_path: Path, stage: str) -> No
     fused, plain = (
         first_step(tmp_path, finished / "2-distill" / "model", stage, kernels) for kernels in ("auto", "torch")
     )
-    # In mixed bfloat16 TRL computes Liger's GRPO loss in float32 (it goes past the model's autocast) and the plain one not.
+    # Weights are the same, completions are drawn alike; in mixed bfloat16 each way rounds its head's products to 0.4 %.
     assert fused["loss"] == pytest.approx(plain["loss"], abs=1e-3 if BF16 else 1e-5)
-    assert fused["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.05 if BF16 else 1e-4)
+    assert fused["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.01 if BF16 else 1e-4)
     assert plain["grad_norm"] > 0

@@ -2,14 +2,21 @@
 
 One recipe key drives all three stages. `liger` takes every Liger kernel or stops; `torch` takes none; `auto` takes
 what really runs on the device. The choice is checked against the built model afterwards, because a patch that does
-not take hold raises nothing: it is only slower.
+not take hold raises nothing: it is only slower. And it can be lifted again for a moment, so that the fused computation
+is held against the plain one (train/parity.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from aha.errors import KernelError
 
@@ -100,6 +107,64 @@ def verify(plan: Kernels, model: Any) -> None:
         raise KernelError(
             f"Liger's layer kernels were {'' if wanted else 'not '}planned, but the built model does {'not ' if wanted else ''}use them"
         )
+
+
+@contextmanager
+def lifted(model: torch.nn.Module, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """A causal language model without its kernels, for a while: same modules, same weights, transformers' own code.
+
+    Liger and TRL hang their forwards on instances, so the classes still have the plain ones; `around` puts back what
+    else hung there (autocast). Liger's functions (RoPE) stand in the modeling file's own names; the plain ones come from
+    a second copy of that file.
+
+    Raises KernelError when something of Liger's stays: a module that was built after the patch is Liger's by class.
+    """
+    layers = [module for module in model.modules() if module is not model and _from_liger(module)]
+    saved = {module: vars(module).pop("forward", None) for module in [model, *layers]}
+    file, functions = sys.modules[type(model).__module__], _replaced(type(model).__module__)
+    fused = {name: getattr(file, name) for name in functions}
+    try:
+        if left := [type(module).__name__ for module in model.modules() if _from_liger(module)]:
+            raise KernelError(f"these modules have no plain forward to compare with: {', '.join(sorted(set(left)))}")
+        model.forward = around(model.forward)
+        vars(file).update(functions)
+        yield
+    finally:
+        vars(file).update(fused)
+        vars(model).pop("forward", None)
+        for module, forward in saved.items():
+            if forward is not None:
+                module.forward = forward
+
+
+def _replaced(modeling: str) -> dict[str, Any]:
+    """The functions of a modeling file that Liger has replaced, as the file itself defines them."""
+    file = sys.modules[modeling]
+    names = [
+        name for name, value in vars(file).items() if str(getattr(value, "__module__", "")).startswith("liger_kernel")
+    ]
+    if not names:
+        return {}
+    spec = importlib.util.spec_from_file_location(f"{file.__package__}.plain_copy", str(file.__file__))
+    assert spec is not None and spec.loader is not None
+    copy = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(copy)
+    finally:
+        del sys.modules[spec.name]
+    return {name: getattr(copy, name) for name in names if hasattr(copy, name)}
+
+
+def chunked_logprobs(hidden: Tensor, head: Tensor, ids: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """Logprobs of `ids` (rows, tokens) after `hidden` (rows, tokens, width), without the full logits.
+
+    Row by row, as Liger's GRPO loss does it, so that both round alike.
+    """
+    from liger_kernel.chunked_loss.fused_linear_ppo import LigerFusedLinearPPOBase
+
+    rows = zip(hidden.split(1), ids.split(1), strict=True)
+    chunk = LigerFusedLinearPPOBase.chunk_forward
+    return torch.cat([chunk(one, head, chosen, bias=bias, temperature=temperature) for one, chosen in rows])
 
 
 def _from_liger(module: Any) -> bool:

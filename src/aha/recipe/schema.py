@@ -137,6 +137,10 @@ class Hardware(Block):
     parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = "none"
     threads: Count | None = Field(default=None, description="CPU threads of each process; all cores if absent")
     deadlines: Deadlines = Field(default_factory=Deadlines)
+    worst_case_first: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="try the longest batch before step 1; auto: on a GPU, and on a CPU where it is cheap",
+    )
 
 
 class Source(Block):

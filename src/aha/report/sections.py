@@ -386,7 +386,26 @@ def _kernels(run: Run) -> list[Block]:
     wishes = {clean(stage.kernels["requested"]) for stage in run.stages.values() if stage.kernels.get("requested")}
     devices = {clean(stage.kernels["device"]) for stage in run.stages.values() if stage.kernels.get("device")}
     asked = f"The recipe asked for {joined(sorted(wishes)) or 'nothing in particular'}; the stages ran on {joined(sorted(devices)) or 'an unrecorded device'}."
-    return [Text(asked), Table(("stage", "kernel", "how", "why"), rows, words=4)]
+    compared = [
+        line for stage in run.stages.values() if (line := _compared(stage.label, mapping(stage.kernels.get("parity"))))
+    ]
+    return [
+        Text(asked),
+        Table(("stage", "kernel", "how", "why"), rows, words=4),
+        *([Text(" ".join(compared))] if compared else []),
+    ]
+
+
+def _compared(stage: str, parity: dict[str, Any]) -> str:
+    """What was found when the stage's first batch was computed fused and plain; empty if that was not recorded."""
+    distance, most = parity.get("grad_distance"), mapping(parity.get("tolerance")).get("grad_distance")
+    if parity.get("compared") and isinstance(distance, float) and isinstance(most, float):
+        return f"{stage}: fused and plain gradients of the first batch are {distance:.1e} of their norm apart (at most {most:g} in {clean(parity.get('dtype'))})."
+    return (
+        f"{stage}: fused and plain were not compared, {clean(parity.get('why') or 'since no gradient came')}."
+        if parity
+        else ""
+    )
 
 
 def _provenance(run: Run) -> list[Block]:

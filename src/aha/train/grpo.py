@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from aha.metrics import MetricsWriter, short_names
-from aha.models.kernels import Kernels, verify
+from aha.models.kernels import Kernels
 from aha.recipe.algorithms import algorithm_of, outcome_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
@@ -31,17 +31,20 @@ from aha.train.bridge import EngineBridge, Policy, bridged
 from aha.train.draws import Draws
 from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
+from aha.train.logprobs import Logprobs
 from aha.train.lora import lora_config
+from aha.train.parity import Parity
 from aha.train.probes import Probes
 from aha.train.reference import MovingReference
 from aha.train.refill import Refilled
 from aha.train.trainer import Journal, Sealed, arguments
+from aha.train.worst_case import WorstCase
 from aha.types import Problem
 
 WARN = logging.getLogger(__name__).warning
 
 
-class GroupTrainer(Finite, Sealed, MovingReference, Refilled, GRPOTrainer):
+class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Refilled, Logprobs, GRPOTrainer):
     """TRL's GRPOTrainer with finite steps, sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
     rollouts: Path
@@ -176,11 +179,12 @@ def make_grpo_trainer(
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)
+    trainer.kernels = kernels
+    trainer.expect_longest(recipe, stage, block.rollout.max_prompt_tokens, block.rollout.max_tokens)
     trainer.rollouts = folder / "rollouts"
     trainer.rollouts.mkdir(parents=True, exist_ok=True)
     if device == "cpu" and kernels.liger is not None:
         trainer.liger_loss.compiled = False  # half a minute of compilation for a loss that takes milliseconds
-    verify(kernels, trainer.model)
     return trainer, journal
 
 

@@ -15,16 +15,18 @@ from trl import SFTConfig, SFTTrainer
 from aha.data.packing import PackedCollator
 from aha.data.rows import PackedRows
 from aha.metrics import MetricsWriter
-from aha.models.kernels import Kernels, verify
+from aha.models.kernels import Kernels
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Cpt, Distill, Recipe
 from aha.train.finite import Finite
 from aha.train.lora import lora_config
+from aha.train.parity import Parity
 from aha.train.trainer import Journal, Sealed, arguments
+from aha.train.worst_case import WorstCase
 
 
-class SupervisedTrainer(Finite, Sealed, SFTTrainer):
-    """TRL's SFTTrainer with finite steps and sealed checkpoints."""
+class SupervisedTrainer(Finite, Parity, WorstCase, Sealed, SFTTrainer):
+    """TRL's SFTTrainer with finite steps, kernels held to the plain computation, and sealed checkpoints."""
 
 
 def make_sft_trainer(
@@ -70,7 +72,8 @@ def make_sft_trainer(
         callbacks=[journal],
         peft_config=lora_config(block.lora),
     )
-    verify(kernels, trainer.model)
+    trainer.kernels = kernels
+    trainer.expect_longest(recipe, stage, block.max_tokens)
     return trainer, journal
 
 
