@@ -52,6 +52,10 @@ eval:
 NANO = NANO.replace("REWARD", str(ROOT / "tests" / "digit_share.py"))
 
 
+BESIDE_THE_TESTS = dict(os.environ, PYTHONPATH=str(ROOT / "tests"))
+"""The environment of a script that imports what tests share, as pytest's own `pythonpath` lets the tests do."""
+
+
 def aha(*arguments: str | Path, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     """The command line, as a person would call it."""
     command = [sys.executable, "-m", "aha.cli", *map(str, arguments)]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from nano import BESIDE_THE_TESTS
 
 GPU = torch.cuda.is_available()
 WALK = not GPU and os.environ.get("AHA_GPU_SUITE_ON_CPU") == "1"
@@ -38,7 +39,7 @@ def lengths(stage: str, tokens: int) -> tuple[int, list[int]]:
 def differences() -> dict[str, Any]:
     script = Path(__file__).parents[1] / "models" / "kernel_differences.py"
     command = [sys.executable, script, "cuda"] if GPU else [sys.executable, script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=BESIDE_THE_TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -74,7 +75,7 @@ def step(folder: Path, stage: str, tokens: int, kernels: str) -> dict[str, Any]:
     }
     case["device"] = "cuda" if GPU else "cpu"
     command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), folder / f"{kernels}.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=BESIDE_THE_TESTS)
     if done.returncode:
         failure = json.loads((folder / "failure.json").read_text())
         assert kernels == "torch" and "out of memory" in failure["message"], failure

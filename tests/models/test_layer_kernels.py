@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nano import BESIDE_THE_TESTS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
 
@@ -22,7 +22,8 @@ TOLERANCE = 3e-6
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     script = Path(__file__).with_name("kernel_differences.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=500, env=dict(os.environ))
+    command = [sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=BESIDE_THE_TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from nano import BF16
+from nano import BESIDE_THE_TESTS, BF16
 from small import completions, group, logprobs, supervised
 from trl import GRPOTrainer
 from trl.trainer import sft_trainer
@@ -203,7 +203,7 @@ def test_two_processes_decide_together(tmp_path: Path) -> None:
         "2",
         tmp_path / "two.py",
     ]
-    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=300, env=BESIDE_THE_TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("right: trained, 2 processes") == 2 and done.stdout.count("wrong: refused at step 0") == 2
     record = json.loads((tmp_path / "wrong/0/run/1-cpt/kernels.json").read_text())["parity"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from nano import BESIDE_THE_TESTS
 from small import completions, group, supervised
 
 from aha.models.kernels import choose
@@ -108,7 +109,7 @@ def test_what_does_not_fit_is_refused_in_words_and_what_is_proposed_fits(tmp_pat
         folder = tmp_path / micro
         folder.mkdir()
         command = [sys.executable, "-c", LIMITED, str(folder), micro, "400"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=BESIDE_THE_TESTS)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout.splitlines()[-1]
 
