@@ -233,7 +233,18 @@ def test_report_of_an_unfinished_run(tmp_path: Path) -> None:
 def test_help() -> None:
     overview = command("--help").stdout
     listed = re.findall(r"^  ([\w-]+)  +(\S.*)$", overview.partition("Commands:")[2], re.MULTILINE)
-    about_runs = {"plan", "run", "eval", "report", "doctor", "bench", "bench-rewards", "bench-algorithms", "rescore"}
+    about_runs = {
+        "plan",
+        "run",
+        "serve",
+        "eval",
+        "report",
+        "doctor",
+        "bench",
+        "bench-rewards",
+        "bench-algorithms",
+        "rescore",
+    }
     about_jobs = {"submit", "status", "logs", "cancel"}
     assert {name for name, _ in listed} == about_runs | about_jobs | {"recipes", "rewards", "version"}
     for name, words in listed:

@@ -3,6 +3,7 @@
 aha plan RECIPE      what would run, on what, in how many steps
 aha run RECIPE       run what is missing, evaluate, report
 aha eval RECIPE      only the evaluations
+aha serve RECIPE     a rollout server for its GRPO stage, for trainers elsewhere
 aha report RUN       write the report of a run directory again
 aha doctor RUN       what is wrong with a run, and which line of the recipe to change
 aha bench RUN        how fast it was, against what the machine can do
@@ -148,6 +149,24 @@ def evaluate(
     _show_results(planned)
 
 
+@app.command()
+def serve(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    run_dir: RunDirOption = None,
+    host: Annotated[
+        str, typer.Option(help="the address to listen on; 0.0.0.0 lets everybody in: there are no passwords")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="the port to listen on; 0 for any that is free")] = 8000,
+) -> None:
+    """Serve rollouts for a recipe's GRPO stage.
+
+    The stage then runs elsewhere with grpo.rollout.mode=server and grpo.rollout.servers=[HOST:PORT, ...], and pushes
+    its weights here before every batch. Serves the checkpoint that the stage starts from, until Ctrl-C.
+    """
+    watch(pipeline.serve_rollouts(_plan(recipe, overrides, run_dir), host, port), console)
+
+
 def _choose(option: str, given: str, known: list[str]) -> None:
     if given not in known:
         raise RecipeError(Mistake(option, given, f"one of: {', '.join(known)}" if known else "nothing: there is none"))
@@ -289,18 +308,36 @@ def bench(
     run_dir: Annotated[
         Path, typer.Argument(help="the directory of a finished run, for example runs/tiny", metavar="RUN")
     ],
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="instead: synchronous, pipelined and asynchronous GRPO steps, compared")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="GRPO steps of each, with --rollouts")] = 12,
 ) -> None:
     """Measure a finished run's speed.
 
-    The machine's matmul peak, the share of it that training reached, and vLLM against transformers.generate.
+    The machine's matmul peak, the share of it that training reached, and vLLM against transformers.generate. With
+    --rollouts a few GRPO steps are trained in each way to draw completions; RUN/overlap.svg shows who worked when.
     """
+    if rollouts:
+        _show_overlaps(pipeline.measure_rollouts(run_dir, steps))
+        return
     figures = pipeline.measure_speed(run_dir)
     for dtype, peak in figures["matmul_gflops"].items():
         _say(f"matmul peak {dtype:<9} {peak:,.0f} GFLOP/s")
     for stage, found in figures["stages"].items():
         _say(f"{stage:<21} " + "  ".join(_figure(name, value) for name, value in found.items()))
-    rollouts = figures["rollout_tokens_per_second"]
-    _say(f"{'rollouts':<21} " + "  ".join(_figure(name, value) for name, value in rollouts.items()))
+    speeds = figures["rollout_tokens_per_second"]
+    _say(f"{'rollouts':<21} " + "  ".join(_figure(name, value) for name, value in speeds.items()))
+
+
+def _show_overlaps(figures: dict[str, dict[str, float]]) -> None:
+    """Seconds of a step, of what the trainer and the servers spend in one, and how much of that was at the same time."""
+    phases = ("wait", "sync", "reward", "score", "train", "draw")
+    table = Table("rollouts", "s/step", *phases, "overlap", box=None, pad_edge=False)
+    for name, found in figures.items():
+        seconds = [found.get("seconds_per_step", 0.0), *(found.get(f"seconds/{phase}", 0.0) for phase in phases)]
+        table.add_row(name, *(f"{value:.3f}" for value in seconds), f"{found.get('overlap', 0.0):.0%}")
+    console.print(table)
 
 
 def _figure(name: str, value: float) -> str:

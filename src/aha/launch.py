@@ -30,8 +30,10 @@ def require_supported(plan: Plan) -> None:
             f"{several[0].directory} is planned for {several[0].world_size} processes, and this version runs stages on one device only. "
             "hardware: {nodes: 1, gpus_per_node: 1, parallel: none} runs it on one"
         )
-    if plan.recipe.grpo and plan.recipe.grpo.rollout.mode == "server":
-        raise StageError("grpo.rollout.mode: server is not there yet in this version; mode: colocate is")
+    if plan.recipe.grpo and plan.recipe.grpo.rollout.mode == "server" and plan.recipe.grpo.rollout.tensor_parallel > 1:
+        raise StageError(
+            "a rollout server runs on one device in this version: grpo.rollout.tensor_parallel: 1, or mode: colocate"
+        )
 
 
 def stage_command(plan: Plan, stage: StagePlan, torchrun: str | None = None) -> list[str]:

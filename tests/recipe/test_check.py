@@ -201,6 +201,9 @@ def test_rollouts_on_a_node(load: Load, refused: Refused) -> None:
     )
     assert "nodes: 2 or more" in refused(overrides=[*GPUS, "grpo.rollout.mode=server"])
     load(overrides=[*GPUS, "hardware.nodes=2", "grpo.rollout.mode=server", "grpo.rollout.tensor_parallel=4"])
+    load(overrides=[*GPUS, "grpo.rollout.mode=server", "grpo.rollout.servers=[node7:8000]"])
+    assert "HOST:PORT" in refused(overrides=["grpo.rollout.mode=server", "grpo.rollout.servers=[node7]"])
+    assert "server, with rollout.servers" in refused(overrides=["grpo.rollout.servers=[node7:8000]"])
 
 
 # --- trainer -------------------------------------------------------------------------------------------------------

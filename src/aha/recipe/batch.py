@@ -67,4 +67,8 @@ def micro_batch(stage: Stage, hardware: Hardware) -> int:
         return stage.micro_batch
     share = batch_size(stage) // world_size(stage, hardware)
     most = max(1, TOKENS_PER_FORWARD[device_of(hardware)] // sequence_length(stage))
-    return next(size for size in range(min(share, most), 0, -1) if share % size == 0)
+    unit = 1
+    if isinstance(stage, Grpo) and stage.rollout.overlap == "pipelined":  # whole groups, and several micro-batches
+        unit, most = stage.group_size, max(stage.group_size, min(most, share // 2))
+    sizes = [size for size in range(min(share, most), 0, -1) if share % size == 0]
+    return next((size for size in sizes if size % unit == 0), sizes[0])

@@ -17,7 +17,16 @@ from typing import NamedTuple
 
 from aha.errors import Mistake
 from aha.recipe.algorithms import algorithm_of, plain_loss
-from aha.recipe.batch import Stage, batch_size, device_of, processes_per_node, sequence_length, stages_of, world_size
+from aha.recipe.batch import (
+    Stage,
+    batch_size,
+    device_of,
+    micro_batch,
+    processes_per_node,
+    sequence_length,
+    stages_of,
+    world_size,
+)
 from aha.recipe.document import Keys, dotted
 from aha.recipe.engines import server_nodes, started
 from aha.recipe.reward_files import reward_exists, reward_folder, reward_names
@@ -308,13 +317,73 @@ def _rollout_fits_the_node(recipe: Recipe) -> Findings:
         expected = f"a divisor of the {gpus} device(s) of a node"
         nearest = max(size for size in range(1, gpus + 1) if gpus % size == 0 and size <= rollout.tensor_parallel)
         yield Finding(("grpo", "rollout", "tensor_parallel"), str(rollout.tensor_parallel), expected, str(nearest))
-    if rollout.mode == "server" and hardware.nodes == 1 and device_of(hardware) == "cuda":
+    alone = rollout.mode == "server" and not rollout.servers and hardware.nodes == 1
+    if alone and hardware.gpus_per_node > 1 and device_of(hardware) == "cuda":
         expected = "colocate on one node; or nodes: 2 or more: one serves, the others train"
         yield Finding(("grpo", "rollout", "mode"), "server", expected, "colocate")
     serving = started(recipe.grpo) if server_nodes(recipe.grpo, hardware) else 0
     if serving >= hardware.nodes:
         expected = f"more nodes than the {serving} that serve: the others train"
         yield Finding(("hardware", "nodes"), str(hardware.nodes), expected, str(serving + 1))
+
+
+def _servers_have_addresses(recipe: Recipe) -> Findings:
+    if not recipe.grpo:
+        return
+    rollout, keys = recipe.grpo.rollout, ("grpo", "rollout")
+    if rollout.servers and rollout.mode != "server":
+        yield Finding((*keys, "mode"), rollout.mode, "server, with rollout.servers", "server")
+    for index, address in enumerate(rollout.servers):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            yield Finding((*keys, "servers", index), address, "HOST:PORT, as `aha serve` says it")
+
+
+def _overlap_fits(recipe: Recipe) -> Findings:
+    """Drawing while training takes a second process; and a micro-batch of its own is trained before the others exist."""
+    grpo = recipe.grpo
+    if grpo is None or grpo.rollout.overlap == "none":
+        return
+    keys, overlap = ("grpo", "rollout", "overlap"), grpo.rollout.overlap
+    if grpo.rollout.mode != "server":
+        yield Finding(("grpo", "rollout", "mode"), "colocate", f"server, with overlap: {overlap}", "server")
+    if algorithm_of(grpo).dynamic_sampling.enabled:
+        expected = (
+            f"false with overlap: {overlap}: drawing again takes the verdicts of the whole step; or overlap: none"
+        )
+        yield Finding(("grpo", "dynamic_sampling"), "enabled", expected, "false")
+    if overlap == "async":
+        if grpo.iterations > 1:
+            expected = "1 with overlap: async: completions would be older than one step"
+            yield Finding(("grpo", "iterations"), str(grpo.iterations), expected, "1")
+        return
+    share = batch_size(grpo) // world_size(grpo, recipe.hardware)
+    size = micro_batch(grpo, recipe.hardware)
+    if size % grpo.group_size or size >= share:
+        fitting = [n for n in range(grpo.group_size, share, grpo.group_size) if share % n == 0]
+        expected = (
+            f"with overlap: pipelined, whole groups (of {grpo.group_size}) in each of several micro-batches of the "
+            f"{share} sequences of a process"
+            + ("" if fitting else ": none fits, so overlap: none, or more prompts_per_step")
+        )
+        nearest = min(fitting, key=lambda n: abs(n - size)) if fitting else None
+        yield Finding(("grpo", "micro_batch"), str(size), expected, str(nearest) if nearest else None)
+    for needs, found in _whole_steps(grpo, recipe.hardware.parallel).items():
+        if found:
+            expected = f"none or async: {needs} needs the whole step before its first gradient"
+            yield Finding(keys, overlap, expected, "none")
+
+
+def _whole_steps(grpo: Grpo, parallel: str) -> dict[str, bool]:
+    """What a pipelined step cannot have, since its first micro-batches are trained before the last are drawn."""
+    algorithm = algorithm_of(grpo)
+    over_tokens = algorithm.average == "token"  # the gradient is rescaled at the end of the step
+    return {
+        "combine: normalise_each": grpo.combine == "normalise_each",
+        f"advantage: {algorithm.advantage}": algorithm.advantage in ("batch", "whitened"),
+        "an entropy_bonus beside average: token": over_tokens and grpo.entropy_bonus != 0,
+        f"average: token under parallel: {parallel}": over_tokens and parallel in ("zero2", "zero3"),
+    }
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
@@ -408,6 +477,8 @@ RULES: Sequence[Callable[[Recipe], Findings]] = (
     _devices_agree,
     _parallel_fits_the_processes,
     _rollout_fits_the_node,
+    _servers_have_addresses,
+    _overlap_fits,
     _distill_has_one_length,
     _sampling_is_the_policy,
     _saves_between_generations,

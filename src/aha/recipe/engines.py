@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from aha.recipe.memory import Load
 
 GIB = 2**30
-SEQUENCES = 256
-"""Completions that an engine holds at a time (stages/grpo asks for no more)."""
 SERVER_SHARE = 0.9
 """Of a server's GPU, which is all vLLM's: its own default."""
 SMALLEST_BATCH = 2048
@@ -82,7 +80,8 @@ def wanted(load: Load, block: Grpo) -> float:
 def running(load: Load, block: Grpo, held: float) -> float:
     """Completions that are drawn at a time, where each has `held` tokens in the cache."""
     room = cache_bytes(load, block)
-    return max(1.0, min(wanted(load, block), SEQUENCES, room / (held * kv_bytes(load)) if room else SEQUENCES))
+    most = block.rollout.max_sequences
+    return max(1.0, min(wanted(load, block), most, room / (held * kv_bytes(load)) if room else most))
 
 
 def servers_of(load: Load, block: Grpo, held: float) -> Servers | None:
@@ -128,7 +127,9 @@ def batch_bytes(load: Load, block: Grpo) -> float:
     up and their product.
     """
     shape = load.shape
-    tokens = max(SMALLEST_BATCH, min(SEQUENCES, block.prompts_per_step * block.group_size) * load.length)
+    tokens = max(
+        SMALLEST_BATCH, min(block.rollout.max_sequences, block.prompts_per_step * block.group_size) * load.length
+    )
     values = 4 * shape.hidden + 2 * shape.query_width + 2 * shape.kv_width + 3 * shape.intermediate
     return float(tokens * values * load.precision.value)
 

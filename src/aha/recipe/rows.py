@@ -8,6 +8,7 @@ from aha.recipe.engines import Servers
 from aha.recipe.estimate import Disk, StageEstimate, Time
 from aha.recipe.fit import verdict
 from aha.recipe.memory import UNCERTAINTY, Memory
+from aha.recipe.overlaps import in_words
 from aha.recipe.plan import BASE, EvalPlan, Plan, StagePlan
 
 
@@ -84,15 +85,22 @@ def foretell(plan: Plan, directory: str) -> list[str]:
     """What a stage is predicted to take, in three lines: memory, time, disk; and one of its rollout servers, if it has any.
 
     None for what is no stage.
+
+    Before them, where servers draw: which, and what happens at the same time.
     """
     stage = next((stage for stage in plan.stages if stage.directory == directory), None)
-    if stage is None or plan.prediction is None:
+    if stage is None:
         return []
+    grpo = plan.recipe.grpo if stage.name == "grpo" else None
+    served = [f"rollouts from {in_words(grpo.rollout)}"] if grpo and grpo.rollout.mode == "server" else []
+    if plan.prediction is None:
+        return served
     found = plan.prediction.stages.get(stage.name)
     if found is None:
-        return [plan.prediction.missing or "no prediction"]
+        return [*served, plan.prediction.missing or "no prediction"]
     serving = [_servers_in_words(found.servers)] if found.servers else []
-    return [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk), *serving]
+    lines = [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk)]
+    return [*served, *lines, *serving]
 
 
 def _memory_in_words(memory: Memory) -> str:

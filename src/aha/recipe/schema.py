@@ -224,6 +224,25 @@ class Rollout(Block):
         default=0.3, description="of the GPU's memory, for a colocated engine"
     )
     kv_cache_gib: PositiveFloat = Field(default=1.0, description="on CPU")
+    max_sequences: Count = Field(
+        default=256,
+        description="completions that an engine draws at a time; fewer finish the first groups of a step earlier",
+    )
+    servers: list[str] = Field(
+        default_factory=list, description="HOST:PORT of each running server (aha serve); the stage's own if absent"
+    )
+    server_count: Count = Field(default=1, description="how many servers the stage starts for itself")
+    server_silence: PositiveFloat = Field(
+        default=60.0, description="seconds without a sign of life after which a server is taken for dead"
+    )
+    server_deadline: PositiveFloat = Field(
+        default=600.0, description="seconds for a server to start, or to be back; then the run ends"
+    )
+    overlap: Literal["none", "pipelined", "async"] = Field(
+        default="none",
+        description="pipelined: finished groups are trained while others are drawn (arXiv:2511.18871); "
+        "async: a step's completions are drawn during the step before, from weights one step older",
+    )
     correction_cap: PositiveFloat = Field(
         default=2.0, description="truncated importance sampling against the engine's logprobs"
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from aha.report.blocks import Figure
 from aha.report.read import LABELS, Run, Series, Stage, estimate, mapping, number
+from aha.report.timeline import Step, read_timeline, summary
 from aha.report.wording import decimals, duration, percent, seconds_of
 
 COLOURS = {"base": "#6E6E6E", "1-cpt": "#009E73", "2-distill": "#0072B2", "3-grpo": "#D55E00"}
@@ -453,4 +454,65 @@ def times(run: Run) -> Figure | None:
     )
 
 
-FIGURES = (accuracy, pass_at_k, loss, reward_and_length, rewards_apart, health, times)
+PHASES = {
+    "sync": "#CC79A7",
+    "wait": "#D9DDE2",
+    "reward": "#E69F00",
+    "score": "#56B4E9",
+    "train": "#0072B2",
+    "draw": "#D55E00",
+}
+SHOWN = 4
+"""Steps in a timeline: of the middle of the run, long enough to see what repeats."""
+
+
+def timeline(run: Run) -> Figure | None:
+    """When trainer and servers worked, where there are servers."""
+    stage = run.stages.get("3-grpo")
+    steps = read_timeline(run.root / "3-grpo") if stage else []
+    if not any(span[1] == "draw" for step in steps for span in step.spans):
+        return None
+    return draw_timelines({"": steps})
+
+
+def draw_timelines(modes: dict[str, list[Step]]) -> Figure:
+    """One panel for each way to overlap: a row for the trainer and one for each server, the same scale in all."""
+    canvas, panels = _canvas(len(modes), 1, 0.9 + 0.95 * len(modes), sharex=True)
+    told = []
+    for panel, (name, steps) in zip(panels, modes.items(), strict=True):
+        middle = max(0, (len(steps) - SHOWN) // 2)
+        spans = [span for step in steps[middle : middle + SHOWN] for span in step.spans]
+        begin = min((span[2] for span in spans), default=0.0)
+        whos = sorted({span[0] for span in spans}, key=lambda who: (who != "trainer", who))
+        for who, what, start, end in spans:
+            panel.barh(whos.index(who), end - start, left=start - begin, height=0.7, color=PHASES.get(what, FAINT))
+        panel.set_yticks(range(len(whos)), whos)
+        panel.invert_yaxis()
+        panel.grid(visible=False)
+        panel.set_title(name)
+        found = summary(steps)
+        told.append(
+            f"{name or 'GRPO'}: {percent(found.get('overlap', 0.0))} of the servers' time is also the trainer's"
+        )
+    panels[-1].set_xlabel("seconds")
+    for at, (what, colour) in enumerate(PHASES.items()):
+        panels[0].annotate(
+            what,
+            (0.4 + 0.1 * at, 1.04),
+            xycoords="axes fraction",
+            color=colour if what != "wait" else FAINT,
+            fontsize=8,
+        )
+    caption = f"Trainer and servers over {SHOWN} steps; wait is the trainer's time without completions to train on."
+    return Figure("timeline", "; ".join(told), caption, _svg(canvas, "timeline"))
+
+
+def timelines_svg(modes: dict[str, list[Step]]) -> str:
+    """The same as a drawing of its own."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        return draw_timelines(modes).svg
+
+
+FIGURES = (accuracy, pass_at_k, loss, reward_and_length, rewards_apart, health, times, timeline)

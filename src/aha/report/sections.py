@@ -12,6 +12,7 @@ from aha.report.blocks import Block, Bullets, Figure, Folded, Report, Sample, Sa
 from aha.report.plots import phases
 from aha.report.read import LABELS, Run, Stage, clean, estimate, listing, mapping, number
 from aha.report.samples import Moment, Story, is_correct, pick_stories
+from aha.report.timeline import read_timeline, summary
 from aha.report.wording import (
     AFTER,
     NOTHING,
@@ -310,9 +311,24 @@ def _times(run: Run, figures: Figures) -> list[Block]:
         for stage in run.stages.values()
         for phase, spent, total in _shares(stage)
     ]
-    blocks: list[Block] = [figures["times"]] if "times" in figures else []
+    blocks: list[Block] = [figures[name] for name in ("times", "timeline") if name in figures]
+    if told := _rollouts(run):
+        blocks.append(Text(told))
     blocks.append(Table(columns, rows))
     return [*blocks, *([Table(("stage", "phase", "time", "share"), shares, words=2)] if shares else [])]
+
+
+def _rollouts(run: Run) -> str:
+    """How completions were drawn, in a sentence; empty where there was no GRPO."""
+    if "3-grpo" not in run.stages or not (steps := read_timeline(run.root / "3-grpo")):
+        return ""
+    rollout = mapping(mapping(run.recipe.get("grpo")).get("rollout"))
+    mode, overlap = clean(rollout.get("mode", "colocate")), clean(rollout.get("overlap", "none"))
+    oldest = max(step.step - 1 - step.policy_step for step in steps)
+    age = "the step's own weights" if not oldest else f"weights that were up to {count(oldest)} step old"
+    shared = summary(steps).get("overlap", 0.0) if mode == "server" else 0.0
+    also = f"; the trainer worked during {percent(shared)} of the servers' time" if mode == "server" else ""
+    return f"GRPO drew its completions in mode {mode}, overlap {overlap}, from {age}{also}."
 
 
 def _shares(stage: Stage) -> list[tuple[str, float, float]]:

@@ -51,6 +51,33 @@ class Engine(Protocol):
         ...
 
 
+class LocalEngine(Engine, Protocol):
+    """An engine of this process, which can also be run in small steps: what a rollout server is made of."""
+
+    def submit(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[str]:
+        """Queue one continuation per prompt, and return their names."""
+        ...
+
+    def step(self) -> list[tuple[str, Generation]]:
+        """Work a little, about one token for each continuation that is running; returns what has finished by it."""
+        ...
+
+    def abort(self, names: Iterable[str]) -> None:
+        """Nobody waits for these any more."""
+        ...
+
+
+def run_to_end(
+    engine: LocalEngine, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+) -> list[Generation]:
+    """What `generate` is where nobody looks in between: submit, and step until all have finished."""
+    names = engine.submit(prompts, sampling, seeds)
+    done: dict[str, Generation] = {}
+    while len(done) < len(names):
+        done |= engine.step()
+    return [done[name] for name in names]
+
+
 @dataclass(frozen=True)
 class EngineChoice:
     """Which engine will generate, and why, in words for the plan, the log and the report."""

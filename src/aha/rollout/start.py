@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from aha.errors import EngineError
-from aha.rollout.engine import Engine, EngineChoice, EngineLimits
+from aha.rollout.engine import EngineChoice, EngineLimits, LocalEngine
 
 
 def choose_engine(wanted: str) -> EngineChoice:
@@ -25,7 +25,7 @@ def choose_engine(wanted: str) -> EngineChoice:
     return EngineChoice("transformers", "vLLM is not installed on this machine; generation is slower")
 
 
-def start_engine(choice: EngineChoice, model_path: str, limits: EngineLimits, seed: int) -> Engine:
+def start_engine(choice: EngineChoice, model_path: str, limits: EngineLimits, seed: int) -> LocalEngine:
     """Start the chosen engine on the weights of a Hugging Face directory."""
     if choice.name == "vllm":
         from aha.rollout.vllm import VllmEngine

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens
+from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens, run_to_end
+
+Waiting = tuple[str, Sequence[int], Sampling, int]
+"""A request: its name, prompt, sampling and seed."""
 
 
 class TransformersEngine:
@@ -20,20 +24,39 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = "auto" if limits.dtype == "auto" else getattr(torch, limits.dtype)
         self._model: Any = _load(model_path, dtype).to(device).eval()
-        self._batch = limits.max_sequences
+        self._most = limits.max_sequences
+        self._numbers = itertools.count()
+        self._waiting: list[Waiting] = []
+        self._batch: Iterator[list[tuple[str, Generation]]] | None = None
         self._ends = set(end_tokens(model_path))
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
-        done: list[Generation] = []
-        for first in range(0, len(prompts), self._batch):
-            rows = slice(first, first + self._batch)
-            done += self._generate_batch(prompts[rows], sampling, seeds[rows])
-        return done
+        return run_to_end(self, prompts, sampling, seeds)
+
+    def submit(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[str]:
+        names = [str(next(self._numbers)) for _ in prompts]
+        self._waiting += zip(names, prompts, [sampling] * len(names), seeds, strict=True)
+        return names
+
+    def step(self) -> list[tuple[str, Generation]]:
+        if self._batch is None:
+            sampling = self._waiting[0][2]
+            rows = list(itertools.takewhile(lambda row: row[2] == sampling, self._waiting[: self._most]))
+            del self._waiting[: len(rows)]
+            self._batch = self._generate_batch(rows, sampling)
+        finished = next(self._batch)
+        if finished:
+            self._batch = None
+        return finished
+
+    def abort(self, names: Iterable[str]) -> None:
+        gone = set(names)  # a batch that is running goes on: its rows share one forward pass
+        self._waiting = [row for row in self._waiting if row[0] not in gone]
 
     @torch.inference_mode()
-    def _generate_batch(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Generation]:
+    def _generate_batch(self, rows: list[Waiting], sampling: Sampling) -> Iterator[list[tuple[str, Generation]]]:
+        """Yields nothing after each token, and at the end the whole batch."""
+        names, prompts, _, seeds = zip(*rows, strict=True)
         device = self._model.device
         width = max(map(len, prompts))
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
@@ -59,7 +82,9 @@ class TransformersEngine:
                 break
             ids = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        return [Generation(t, lp, row in alive) for row, (t, lp) in enumerate(zip(tokens, logprobs, strict=True))]
+            yield []
+        done = [Generation(t, lp, row in alive) for row, (t, lp) in enumerate(zip(tokens, logprobs, strict=True))]
+        yield list(zip(names, done, strict=True))
 
     @torch.inference_mode()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:

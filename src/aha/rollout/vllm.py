@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from aha.errors import EngineError
-from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens
+from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens, run_to_end
 
 SLEEPS = ("weights", "kv_cache")
 """What vLLM puts to sleep, by its own tags."""
@@ -90,9 +90,14 @@ class VllmEngine:
         return self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
+        self._wake("weights", "kv_cache")
+        drawn = run_to_end(self, prompts, sampling, seeds)
+        self._sleep()
+        return drawn
+
+    def submit(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[str]:
         from vllm import SamplingParams
 
-        self._wake("weights", "kv_cache")
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
@@ -106,16 +111,18 @@ class VllmEngine:
             for seed in seeds
         ]
         inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = [request.outputs[0] for request in self._llm.generate(inputs, params, use_tqdm=False)]
-        self._sleep()
+        names = self._llm.enqueue(inputs, params, use_tqdm=False)
+        return [name.partition("-")[0] for name in names]  # outputs bear the name before vLLM's own "-…"
+
+    def step(self) -> list[tuple[str, Generation]]:
         return [
-            Generation(
-                list(output.token_ids),
-                [step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)],
-                output.finish_reason == "length",
-            )
-            for output in outputs
+            (output.request_id, _generation(output.outputs[0]))
+            for output in self._llm.llm_engine.step()
+            if output.finished
         ]
+
+    def abort(self, names: Iterable[str]) -> None:
+        self._llm.llm_engine.abort_request(list(names))
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         from vllm import SamplingParams
@@ -165,6 +172,11 @@ class VllmEngine:
         head, embedding = model.lm_head, model.model.embed_tokens
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         head.quant_method.process_weights_after_loading(head)
+
+
+def _generation(output: Any) -> Generation:
+    logprobs = [step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)]
+    return Generation(list(output.token_ids), logprobs, output.finish_reason == "length")
 
 
 def draw(

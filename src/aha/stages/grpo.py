@@ -6,6 +6,7 @@ The engine starts on the input checkpoint and is moved to the trainer's weights 
 from __future__ import annotations
 
 import gc
+from contextlib import ExitStack
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -19,13 +20,11 @@ from aha.recipe.schema import Grpo
 from aha.rewards.golds import ALLOWED, check_golds
 from aha.rewards.honest import Tags
 from aha.rewards.scorer import Scorer
-from aha.rollout.engine import EngineLimits, Sampling
-from aha.rollout.start import choose_engine, start_engine
+from aha.rollout.engine import Sampling
 from aha.stages.context import Context
-from aha.train.bridge import Policy
+from aha.stages.rollouts import policy_of, rollout_engine
 from aha.train.grpo import make_grpo_trainer
 from aha.train.lora import merged
-from aha.train.trainer import mixed_bf16
 from aha.train.watchdog import Watchdog
 from aha.types import Problem
 
@@ -36,15 +35,16 @@ def run(context: Context) -> None:
     assert block is not None and context.stage.steps is not None
     parent = context.receive()
     problems, chats, tallies = _problems(context, block, load_tokenizer(parent))
-    with Scorer(
-        block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards"
-    ) as scorer:
+    with (
+        Scorer(
+            block.rewards, block.reward_deadline, block.reward_workers, block.reward_failures, "grpo.rewards"
+        ) as scorer,
+        ExitStack() as opened,
+    ):
         for note in scorer.notes:
             context.say(note)
         problems, chats, golds = _with_good_answers(context, block, scorer, problems, chats)
-        choice = choose_engine(block.rollout.engine)
-        context.say(f"rollouts: {choice.name}, {choice.why}")
-        engine = start_engine(choice, parent.path, _limits(context, block), recipe.seed)
+        engine, choice = opened.enter_context(rollout_engine(context, block, parent))
         model, tokenizer = context.open_model(parent)
         plain = plain_loss(block)
         kernels = context.choose_kernels(model.config.model_type, plain)
@@ -64,7 +64,7 @@ def run(context: Context) -> None:
             problems,
             chats,
             scorer,
-            Policy(engine.sync, lambda prompts, seeds: engine.generate(prompts, sampling, seeds), engine.score),
+            policy_of(engine, sampling),
             kernels,
             resume_step,
             context.say,
@@ -75,21 +75,6 @@ def run(context: Context) -> None:
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, journal.tokens, journal.first_step_at)
-
-
-def _limits(context: Context, block: Grpo) -> EngineLimits:
-    rollout = block.rollout
-    share = block.prompts_per_step * block.group_size
-    return EngineLimits(
-        rollout.max_prompt_tokens,
-        rollout.max_tokens,
-        min(share, 256),
-        rollout.kv_cache_gib,
-        rollout.memory_share,
-        rollout.tensor_parallel,
-        sleep=context.device == "cuda",
-        dtype="bfloat16" if mixed_bf16(context.device, context.plan.recipe.model.dtype) else "float32",
-    )
 
 
 def _problems(

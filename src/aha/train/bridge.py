@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +25,7 @@ class Policy:
     """What GRPO needs of a rollout engine: `generate(prompts, seeds)`, `sync(weights)` and `score(sequences)`.
 
     See rollout/engine.py. Only a stand-in that computes nothing may come without `score`: it cannot be probed.
+    With `submit` completions can be waited for one by one (rollout/served.py); `spans` says when they were drawn.
     """
 
     def __init__(
@@ -31,10 +33,14 @@ class Policy:
         sync: Callable[[Any], None],
         generate: Callable[[list[list[int]], list[int]], list[Any]],
         score: Callable[[list[list[int]]], list[list[float]]] | None = None,
+        submit: Callable[[list[list[int]], list[int]], list[Future[Any]]] | None = None,
+        spans: Callable[[], list[tuple[str, float, float, int]]] = list,
     ):
         self.sync = sync
         self.generate = generate
         self.score = score
+        self.submit = submit
+        self.spans = spans
 
 
 class EngineBridge(VLLMGeneration):
@@ -43,6 +49,10 @@ class EngineBridge(VLLMGeneration):
     policy: Policy
     seed_for: Callable[[int], int]
     probes: Probes | None = None
+    awaited: list[Future[Any]] | None = None
+    """Completions that were asked for before they are wanted (train/overlap.py)."""
+    waited = 0.0
+    """Seconds that were waited for them already."""
     seconds = 0.0
     new_tokens = 0
     newest: tuple[list[list[int]], list[list[int]], list[list[float]]]
@@ -61,8 +71,11 @@ class EngineBridge(VLLMGeneration):
         began = time.perf_counter()
         first = self.accelerator.process_index * len(prompts)
         with heartbeat.phase("rollout"):
-            drawn = self.policy.generate(prompts, [self.seed_for(first + index) for index in range(len(prompts))])
-        self.seconds = time.perf_counter() - began
+            if self.awaited is None:
+                drawn = self.policy.generate(prompts, [self.seed_for(first + index) for index in range(len(prompts))])
+            else:
+                drawn, self.awaited = [future.result() for future in self.awaited], None
+        self.seconds, self.waited = self.waited + time.perf_counter() - began, 0.0
         self.new_tokens = sum(len(generation.token_ids) for generation in drawn)
         self.newest = prompts, [one.token_ids for one in drawn], [one.logprobs for one in drawn]
         if self.probes and not self.probes.sequences:

@@ -23,7 +23,7 @@ from aha.recipe.algorithms import algorithm_of, outcome_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
 from aha.rewards.scorer import Scorer
-from aha.rundir import write_jsonl
+from aha.rundir import read_jsonl, write_jsonl
 from aha.seeds import seed_of
 from aha.train import heartbeat
 from aha.train.algorithms import ESTIMATORS, options_of, require_whole_loss
@@ -33,10 +33,12 @@ from aha.train.finite import Finite
 from aha.train.judge import Judge, rollout_line, without_signal
 from aha.train.logprobs import Logprobs
 from aha.train.lora import lora_config
+from aha.train.overlap import Overlapped, require_overlap
 from aha.train.parity import Parity
 from aha.train.probes import Probes
 from aha.train.reference import MovingReference
 from aha.train.refill import Refilled
+from aha.train.timeline import Timeline
 from aha.train.trainer import Journal, Sealed, arguments
 from aha.train.worst_case import WorstCase
 from aha.types import Problem
@@ -44,7 +46,7 @@ from aha.types import Problem
 WARN = logging.getLogger(__name__).warning
 
 
-class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Refilled, Logprobs, GRPOTrainer):
+class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Overlapped, Refilled, Logprobs, GRPOTrainer):
     """TRL's GRPOTrainer with finite steps, sealed checkpoints, a record of every rollout, and no loss on what was not judged."""
 
     rollouts: Path
@@ -60,7 +62,8 @@ class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Refilled,
         path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
         in_loss = (output["completion_mask"] * output["tool_mask"]).any(dim=1).tolist()
         rows = zip(self.judge.last, output["advantages"].tolist(), in_loss, strict=True)
-        write_jsonl(path, (rollout_line(step, *judgement, *rest) for judgement, *rest in rows))
+        lines = [rollout_line(step, *judgement, *rest) | {"policy_step": self.policy_step} for judgement, *rest in rows]
+        write_jsonl(path, [*(read_jsonl(path) if self.part else ()), *lines])
         self._record()
         return output
 
@@ -102,7 +105,13 @@ class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Refilled,
     def _record(self) -> None:
         """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed."""
         metrics = self._metrics["train"]
-        self.vllm_generation.require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1])
+        if self.policy_step == self.state.global_step:
+            self.vllm_generation.require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1])
+        else:  # drawn from older weights: what differs is the policy's own step; the probes look at the engine
+            metrics["off_policy"].append(metrics["sampling/sampling_logp_difference/mean"].pop())
+            metrics["sampling/sampling_logp_difference/max"].pop()
+            for name in [name for name, values in metrics.items() if not values]:
+                del metrics[name]
         for name, value in (self.vllm_generation.probes.metrics if self.vllm_generation.probes else {}).items():
             metrics[name].append(value)
         chosen = self.filled is not None and self.dynamic.enabled
@@ -158,6 +167,9 @@ def make_grpo_trainer(
         further = ("round", trainer.round) if trainer.round else ()
         return seed_of(recipe.seed, trainer.state.global_step, *further, index)
 
+    def seed_at(step: int, index: int) -> int:
+        return seed_of(recipe.seed, step, index)
+
     with bridged(policy, seed_for):
         trainer = GroupTrainer(
             model,
@@ -176,6 +188,11 @@ def make_grpo_trainer(
     trainer.outcome = short_names(block.rewards)[outcome_of(recipe)]
     rates = folder / "pass_rates.jsonl" if block.curriculum == "pass_rate" else None
     trainer.draws = Draws(len(problems), recipe.seed, rates, resume_step)
+    trainer.overlap, trainer.seed_at = block.rollout.overlap, seed_at
+    if policy.submit is not None:
+        trainer.submit = policy.submit
+    require_overlap(trainer)
+    trainer.timeline = Timeline(folder / "timeline.jsonl", policy.spans)
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)
@@ -209,6 +226,7 @@ def _translate(logs: dict[str, Any]) -> dict[str, float | None]:
 
 
 OWN = (
+    "off_policy",
     "unjudged",
     "rollout_tokens_per_second",
     "mismatch_probes",
