@@ -24,7 +24,6 @@ from aha.rollout.start import choose_engine, start_engine
 from aha.stages.context import Context
 from aha.train.bridge import Policy
 from aha.train.grpo import make_grpo_trainer
-from aha.train.lora import merged
 from aha.train.trainer import mixed_bf16
 from aha.train.watchdog import Watchdog
 from aha.types import Problem
@@ -74,12 +73,12 @@ def run(context: Context) -> None:
         gc.collect()
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, journal.tokens, journal.first_step_at)
+    context.finish(trainer, tokenizer, parent, context.stage.steps, journal)
 
 
 def _limits(context: Context, block: Grpo) -> EngineLimits:
     rollout = block.rollout
-    share = block.prompts_per_step * block.group_size
+    share = block.prompts_per_step * block.group_size // context.stage.world_size
     return EngineLimits(
         rollout.max_prompt_tokens,
         rollout.max_tokens,
