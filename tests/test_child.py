@@ -68,5 +68,10 @@ def test_one_that_hung_and_was_ended_is_not_the_cause(tmp_path: Path) -> None:
     assert told(tmp_path, {}, BUG | {"time": 2.0}, said=hung) == "'labels'"
 
 
+def test_a_save_that_failed_before_one_that_did_not(tmp_path: Path) -> None:
+    saved = {"kind": "Interrupted", "message": "stopped at step 3 of 9, checkpoint saved", "exit_code": 75}
+    assert told(tmp_path, saved, WORDS) == "cpt: no text"
+
+
 def test_nothing_told(tmp_path: Path) -> None:
     assert first_cause(tmp_path, ["bus error"]) is None

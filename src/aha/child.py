@@ -74,7 +74,7 @@ def first_cause(folder: Path, said: list[str]) -> dict[str, Any] | None:
     """
     found = [(path.name, told) for path in folder.glob(FAILURES) if (told := read_object(path))]
     found.sort()  # what all of them say alike is the first one's to tell
-    found.sort(key=lambda one: one[1].get("time", 0.0) if "traceback" in one[1] else 0.0)
+    found.sort(key=lambda one: (one[1]["exit_code"] == 75, one[1].get("time", 0.0) if "traceback" in one[1] else 0.0))
     spoke = {name for name, _ in found}
     killed = [
         {"message": f"process {rank} was killed by signal {number}{OFTEN.get(number, '')}", "exit_code": 1}

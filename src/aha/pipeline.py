@@ -33,6 +33,8 @@ POLL = 0.2  # seconds
 PATIENCE = 600.0
 """Seconds that a stage has to finish its step and save, once asked to stop."""
 ASK_AGAIN = 5.0  # seconds
+SAVED = 75
+"""The exit code of a stage that was asked to stop, and has saved."""
 GRACE = 20.0
 """Seconds that a stage's other processes have to end, once one has said that it failed."""
 
@@ -296,6 +298,9 @@ def _until_its_end(command: list[str], folder: Path, part: str, log: Path, threa
             time.sleep(POLL)
     except KeyboardInterrupt:
         _stop(process)
+        told = first_cause(folder, [])
+        if told and told["exit_code"] != SAVED and "traceback" not in told:  # a full disk, for example
+            raise _failed(process.returncode, told, log, part, []) from None
         raise Stopped(f"{part} was stopped and has saved; the same command goes on from there") from None
     finally:
         if process.poll() is None:
