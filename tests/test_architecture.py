@@ -85,7 +85,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "accelerate": ("train",),
     "trl": ("train", "bench_rewards"),
     "peft": ("train",),
-    "accelerate": ("train",),
     "deepspeed": ("train.parallel",),
     "psutil": ("launch",),
     "vllm": ("rollout.vllm",),

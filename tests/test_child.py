@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from aha.child import first_cause
 
 GLOO = {
@@ -14,7 +16,7 @@ GLOO = {
 }
 BUG = {"kind": "KeyError", "message": "'labels'", "exit_code": 1, "traceback": "…"}
 WORDS = {"kind": "DataError", "message": "cpt: no text", "exit_code": 1, "time": 9.0}
-# As torchrun of torch 2.13 says it; process 0 ended a moment after process 1 was killed.
+# As torchrun of torch 2.13 says it, in either order; process 0 ended a moment after process 1 was killed.
 TORCHRUN = """\
 torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 ============================================================
@@ -58,8 +60,12 @@ def test_a_bug_before_what_the_others_miss_of_it(tmp_path: Path) -> None:
     assert told(tmp_path, GLOO | {"traceback": "…", "time": 1.0}, BUG | {"time": 2.0}) == "'labels'"
 
 
-def test_a_killed_process_is_named(tmp_path: Path) -> None:
-    message = told(tmp_path, GLOO | {"traceback": "…", "time": 1.0}, {}, said=TORCHRUN)
+@pytest.mark.parametrize("order", ["killed first", "killed last"])
+def test_a_killed_process_is_named(order: str, tmp_path: Path) -> None:
+    killed, cause, ended = TORCHRUN[5:12], TORCHRUN[12:14], TORCHRUN[14:21]
+    said = [*killed, *cause, *ended] if order == "killed first" else [*ended, *cause, *killed]
+    assert any("Signal 9" in line for line in killed) and any("exitcode  : 1" in line for line in ended)
+    message = told(tmp_path, GLOO | {"traceback": "…", "time": 1.0}, {}, said=said)
     assert message == "process 1 was killed by signal 9, which is often the system's, out of memory"
 
 

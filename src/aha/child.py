@@ -23,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 FAILURES = "failure*.json"
 MISSES_ANOTHER = re.compile(r"\bgloo\b|nccl|TCPStore|closed by peer|connection reset|broken pipe", re.IGNORECASE)
 """What a process says when another one is gone."""
-KILLED = re.compile(r"rank +: (\d+) \(local_rank.*?exitcode +: -(\d+)", re.DOTALL)
+KILLED = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: -(\d+)")
 """What torchrun says of a process that was killed."""
 
 

@@ -98,9 +98,13 @@ def left_over(run: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            command = entry.read_bytes().decode(errors="replace").replace("\0", " ")
-            if "aha.stages" in command and str(run.name) in command:
-                found.append(command)
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+            if (
+                "aha.stages" in words
+                and f"runs/{run.name}" in words
+                and entry.with_name("cwd").samefile(run.parents[1])
+            ):
+                found.append(" ".join(words))
     return found
 
 
