@@ -36,8 +36,9 @@ class SupervisedTrainer(Finite, Parity, WorstCase, Sealed, SFTTrainer):
     rows_per_step: int
 
     def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:
-        rows, needed = len(self.train_dataset), self.args.max_steps * self.rows_per_step
-        return RowOrder(rows, needed, self.args.data_seed)
+        trainer: Any = self
+        needed = trainer.args.max_steps * self.rows_per_step
+        return RowOrder(len(trainer.train_dataset), needed, trainer.args.data_seed)
 
 
 class RowOrder(Sampler[int]):
