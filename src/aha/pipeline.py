@@ -203,7 +203,7 @@ def measure_memory() -> Iterator[Event]:
                 found = folder / "figures.json"
                 yield Event("start", part, "SmolLM2-135M, 4 x 512 tokens")
                 command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), str(found)]
-                yield from _watch(command, folder, folder / "failure.json", part)
+                yield from _watch(command, folder, part)
                 yield Event("done", part, facts={"seconds": time.time() - began, "figures": read_json(found)})
 
 

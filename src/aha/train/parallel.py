@@ -115,20 +115,24 @@ def anywhere(answer: bool, device: torch.device | str) -> bool:
     return bool(told)
 
 
-def sharing(parallel: str, processes: int, device: str) -> dict[str, Any]:
+def sharing(parallel: str, stage: StagePlan, device: str) -> dict[str, Any]:
     """What TRL's arguments must say for a way to share."""
-    if processes == 1:
+    if stage.world_size == 1:
         return {}
     shared: dict[str, Any] = {"ddp_backend": "nccl" if device == "cuda" else "gloo"}
     if parallel == "ddp":
         return shared | {"ddp_find_unused_parameters": False}
     if parallel == "fsdp2":
         return shared | {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
-    return shared | {"deepspeed": _deepspeed(ZERO[parallel], device)}
+    return shared | {"deepspeed": _deepspeed(ZERO[parallel], device, prefetch=stage.name != "grpo")}
 
 
-def _deepspeed(stage: int, device: str) -> dict[str, Any]:
-    """DeepSpeed's configuration. `auto` is filled in by transformers from the trainer's arguments."""
+def _deepspeed(stage: int, device: str, prefetch: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration. `auto` is filled in by transformers from the trainer's arguments.
+
+    GRPO's fused loss takes the output head past its module; a head that is on its way already, fetched ahead, would be
+    given back before it is there.
+    """
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
@@ -138,7 +142,7 @@ def _deepspeed(stage: int, device: str) -> dict[str, Any]:
         "zero_optimization": {
             "stage": stage,
             "stage3_param_persistence_threshold": "auto",
-            "stage3_prefetch_bucket_size": "auto",
+            "stage3_prefetch_bucket_size": "auto" if prefetch else 0,
             "overlap_comm": device == "cuda",
             "stage3_gather_16bit_weights_on_model_save": True,  # whatever their type: a checkpoint of weights that load
         },

@@ -73,7 +73,7 @@ def arguments(
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "ddp_timeout": round(PATIENCE.total_seconds()),
-        **sharing(recipe.hardware.parallel, stage.world_size, device),
+        **sharing(recipe.hardware.parallel, stage, device),
     }
     return config(**values | own | block.trainer)
 
