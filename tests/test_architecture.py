@@ -85,6 +85,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "accelerate": ("train",),
     "trl": ("train", "bench_rewards"),
     "peft": ("train",),
+    "deepspeed": ("train.parallel",),
+    "psutil": ("launch",),
     "vllm": ("rollout.vllm",),
     "matplotlib": ("report.plots", "bench_algorithms"),
     "mpmath": ("rewards.answers", "reward_fns.math_answer"),

@@ -72,14 +72,32 @@ def test_submitting_without_a_site_or_without_slurm(tmp_path: Path, monkeypatch:
         assert done.returncode == 1 and "not submitted" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_what_several_processes_need_is_written_out_and_not_submitted(tmp_path: Path) -> None:
+def test_what_several_processes_need_is_written_out_and_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = ROOT / "recipes" / "qwen2.5-1.5b-8gpu.yaml"
     site = ROOT / "slurm" / "example-plain.yaml"
     shown = command("submit", recipe, "--cluster", site, "--run-dir", tmp_path / "run", "--dry-run")
-    assert shown.returncode == 0 and "--rdzv-backend=c10d" in shown.stdout and "not submitted yet" in shown.stderr
-    sent = command("submit", recipe, "--cluster", site, "--run-dir", tmp_path / "run")
-    assert sent.returncode == 1 and "planned for 8 processes" in sent.stderr
+    assert shown.returncode == 0 and "--rdzv-backend=c10d" in shown.stdout and not shown.stderr
     assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sent = command("submit", recipe, "--cluster", site, "--run-dir", tmp_path / "run")
+    assert "sbatch is not on this machine" in sent.stderr, "it gets as far as Slurm"
+
+
+def test_one_machine_does_not_stand_in_for_several(tmp_path: Path) -> None:
+    two = ["hardware={device: cpu, nodes: 2, parallel: ddp}", "--run-dir", tmp_path / "run"]
+    for only in ([], ["--only", "cpt"]):
+        done = command("run", TINY, *two, *only)
+        assert done.returncode == 1 and "planned for 2 nodes, and this is one" in done.stderr, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_groups_stay_whole(tmp_path: Path) -> None:
+    """Three prompts of four completions are six for each of two processes: a group and a half."""
+    halves = ["grpo.prompts_per_step=3", "grpo.group_size=4", "grpo.micro_batch=1", "--run-dir", tmp_path / "run"]
+    done = command("run", TINY, "hardware={device: cpu, processes_per_node: 2, parallel: ddp}", *halves)
+    assert done.returncode == 1 and "prompts_per_step: 3 is not a multiple of 2 processes" in done.stderr, done.stderr
 
 
 def test_status_of_runs_without_slurm(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -63,13 +64,17 @@ def _make_base(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 
 def hand_over(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    folder: Path,
+    weights: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write a finished checkpoint: aside first, then under its name in one step."""
+    """Write a finished checkpoint: aside first, then under its name in one step. `weights` stand in for the model's."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save(model, tokenizer, partial)
+    save(model, tokenizer, partial, weights)
     chat_format.save(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

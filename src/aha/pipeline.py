@@ -6,19 +6,21 @@ they do is told as events; the command line shows them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aha import launch
+from aha.child import FAILURES, failure_file, first_cause
 from aha.environment import describe_environment
 from aha.errors import StageError
 from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash, require_fit
@@ -33,6 +35,11 @@ from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write
 POLL = 0.2  # seconds
 PATIENCE = 600.0
 """Seconds that a stage has to finish its step and save, once asked to stop."""
+ASK_AGAIN = 5.0  # seconds
+SAVED = 75
+"""The exit code of a stage that was asked to stop, and has saved."""
+GRACE = 20.0
+"""Seconds that a stage's other processes have to end, once one has said that it failed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def execute(plan: Plan) -> Iterator[Event]:
     Raises StageError with the child's own words when a stage or an evaluation fails; Stopped on Ctrl-C.
     """
     launch.require_supported(plan)
+    launch.require_all_nodes(plan)
     with opened(plan) as run:
         yield from _evaluations(plan, run, "base")
         for stage in plan.stages:
@@ -99,10 +107,15 @@ def execute(plan: Plan) -> Iterator[Event]:
 def execute_stage(plan: Plan, name: str, torchrun: str | None = None) -> Iterator[Event]:
     """One stage of the run and nothing else, and report: what one job of a cluster does.
 
+    A stage on several nodes is called so on each of them; the first node keeps the run directory, the others help.
     Raises StageError when it fails, or when the stage it starts from is not finished; Stopped when asked to stop.
     """
     launch.require_supported(plan)
+    launch.require_all_nodes(plan, torchrun)
     stage = next(stage for stage in plan.stages if stage.name == name)
+    if launch.node_of(torchrun):
+        yield from _help(plan, stage, torchrun)
+        return
     for parent in plan.stages:
         if parent.directory == stage.parent and parent.state != "skip":
             raise StageError(f"{stage.directory} starts from {parent.directory}, which is not finished: {parent.why}")
@@ -164,7 +177,7 @@ def serve_rollouts(plan: Plan, host: str, port: int) -> Iterator[Event]:
             raise Stopped("the rollout server was stopped") from None
         finally:
             launch.kill(process)
-        raise _failed(process.returncode, folder / "failure.json", log, "serve")
+        raise _failed(process.returncode, first_cause(folder, []), log, "serve", _lines(log))
 
 
 def measure_speed(root: Path) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def measure_speed(root: Path) -> dict[str, Any]:
     finally:
         launch.kill(process)
     if process.returncode != 0:
-        raise _failed(process.returncode, root / "bench-failure.json", log, "bench")
+        raise _failed(process.returncode, read_object(root / "bench-failure.json"), log, "bench", _lines(log))
     return read_json(root / "bench.json")
 
 
@@ -220,7 +233,7 @@ def measure_rewards() -> Iterator[Event]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield Event("start", part, "math_answer, TRL's accuracy_reward and math-verify take turns")
-        yield from _watch([sys.executable, "-m", "aha.bench_rewards", name], folder, folder / "failure.json", part)
+        yield from _watch([sys.executable, "-m", "aha.bench_rewards", name], folder, part)
         figures = read_json(folder / "figures.json")
         yield Event("done", part, facts={"seconds": time.time() - began, "figures": figures})
 
@@ -247,7 +260,7 @@ def measure_memory() -> Iterator[Event]:
                 found = folder / "figures.json"
                 yield Event("start", part, "SmolLM2-135M, 4 x 512 tokens")
                 command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), str(found)]
-                yield from _watch(command, folder, folder / "failure.json", part)
+                yield from _watch(command, folder, part)
                 yield Event("done", part, facts={"seconds": time.time() - began, "figures": read_json(found)})
 
 
@@ -261,11 +274,24 @@ def _stage(plan: Plan, run: RunDir, stage: StagePlan, torchrun: str | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     yield Event("start", stage.directory, stage.why, {"steps": stage.steps})
     command = launch.stage_command(plan, stage, torchrun)
-    yield from _watch(command, folder, folder / "failure.json", stage.directory, plan.recipe.hardware.threads)
+    yield from _watch(command, folder, stage.directory, launch.threads_of(plan, stage))
     done = run.done(stage.name)
     if done is None:
         raise StageError(f"{stage.directory} ended without finishing; its log is {folder / 'log.txt'}")
     yield Event("done", stage.directory, facts=done)
+
+
+def _help(plan: Plan, stage: StagePlan, torchrun: str | None) -> Iterator[Event]:
+    """A further node of a stage: its processes take part, and the first node keeps the run directory."""
+    if stage.state == "skip":
+        yield Event("skip", stage.directory, stage.why)
+        return
+    node, run = launch.node_of(torchrun), RunDir(plan.run_dir)
+    log = run.root / f"{stage.directory}.node{node}.log"
+    yield Event("remark", stage.directory, f"node {node + 1} of {plan.recipe.hardware.nodes}: the first one tells")
+    command = launch.stage_command(plan, stage, torchrun)
+    for _ in _until_its_end(command, run.stage(stage.name), stage.directory, log, launch.threads_of(plan, stage)):
+        pass
 
 
 def _set_aside(folder: Path) -> None:
@@ -290,37 +316,82 @@ def _evaluation(plan: Plan, run: RunDir, index: int, evaluation: EvalPlan) -> It
     folder.mkdir(parents=True, exist_ok=True)
     began = time.time()
     yield Event("start", "eval", ", ".join(evaluation.targets))
-    yield from _watch(
-        launch.eval_command(plan, index), folder, folder / "failure.json", "eval", plan.recipe.hardware.threads
-    )
+    yield from _watch(launch.eval_command(plan, index), folder, "eval", launch.threads_of(plan))
     results = read_object(run.root / "results.json") or {}
     yield Event("done", "eval", facts={"seconds": time.time() - began, "results": results})
 
 
-def _watch(command: list[str], folder: Path, failure: Path, part: str, threads: int | None = None) -> Iterator[Event]:
+def _watch(command: list[str], folder: Path, part: str, threads: int | None = None) -> Iterator[Event]:
     """Run a child to its end, telling its metrics and remarks as they appear."""
-    for old in (failure, *folder.glob("heartbeat*.json")):
+    for old in (*folder.glob(FAILURES), *folder.glob("heartbeat*.json")):
         old.unlink(missing_ok=True)
-    log = folder / "log.txt"
     tails = {"step": _Tail(folder / "metrics.jsonl"), "remark": _Tail(folder / "remarks.txt")}
+    turns = _until_its_end(command, folder, part, folder / "log.txt", threads)
+    try:
+        for _ in turns:
+            for what, tail in tails.items():
+                for line in tail.lines():
+                    yield _event(what, part, line, folder)
+    except (KeyboardInterrupt, GeneratorExit):  # here, and not where the child is waited for
+        turns.throw(KeyboardInterrupt())
+
+
+def _until_its_end(command: list[str], folder: Path, part: str, log: Path, threads: int | None) -> Generator[None]:
+    """Start a child, and give the caller a turn again and again, once more after its end.
+
+    Raises StageError with its own words when it fails, Stopped when asked to stop.
+    """
+    said = _Tail(log)
+    impatience = _Impatience(folder)
     process = launch.start(command, log, threads)
     try:
         while True:
             ended = process.poll() is not None
-            for what, tail in tails.items():
-                for line in tail.lines():
-                    yield _event(what, part, line, folder)
+            yield
             if ended:
                 break
+            if impatience.grows():
+                launch.kill(process)
             time.sleep(POLL)
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         _stop(process)
+        told = first_cause(folder, [])
+        if told and told["exit_code"] != SAVED and "traceback" not in told:  # a full disk, for example
+            raise _failed(process.returncode, told, log, part, []) from None
         raise Stopped(f"{part} was stopped and has saved; the same command goes on from there") from None
     finally:
         if process.poll() is None:
             launch.kill(process)
     if process.returncode != 0:
-        raise _failed(process.returncode, failure, log, part)
+        lines = said.lines()
+        told = first_cause(folder, lines)
+        if process.returncode == 1 and (told is None or "traceback" in told):  # the others miss one that was overdue
+            told = _overdue(log) or told
+        if told and not (folder / failure_file(None)).exists():
+            write_json(folder / failure_file(None), told)
+        raise _failed(process.returncode, told, log, part, lines)
+
+
+class _Impatience:
+    """When one of a stage's processes has failed, the others have a moment to end: they may wait for it in vain."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._before = self._failures()
+        self._since: float | None = None
+
+    def _failures(self) -> set[tuple[str, int]]:
+        found = set()
+        for path in self._folder.glob(FAILURES):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((path.name, path.stat().st_mtime_ns))
+        return found
+
+    def grows(self) -> bool:
+        """Whether the moment is over."""
+        if self._since is None and self._failures() - self._before:
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() - self._since > GRACE
 
 
 def _event(what: str, part: str, line: str, folder: Path) -> Event:
@@ -348,39 +419,49 @@ class _Tail:
         return whole.decode(errors="replace").splitlines()
 
 
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.exists() else []
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """First ask; the second Ctrl-C, or a stage that does not answer, is a kill."""
-    launch.ask_to_stop(process)
+    """First ask; the second Ctrl-C, or a stage that does not answer, is a kill.
+
+    It is asked again and again: one of several processes may not have been there yet to hear it.
+    """
+    until = time.monotonic() + PATIENCE
     try:
-        process.wait(PATIENCE)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        while process.poll() is None and time.monotonic() < until:
+            launch.ask_to_stop(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ASK_AGAIN)
+    except KeyboardInterrupt:
+        pass
+    if process.poll() is None:
         launch.kill(process)
 
 
-def _overdue(log: Path) -> str | None:
+def _overdue(log: Path) -> dict[str, Any] | None:
     """What an ended process was doing, when it was ended for taking too long over it. See train/heartbeat.py."""
     for path in sorted(log.parent.glob("heartbeat*.json")):
         facts = read_object(path) or {}
         seconds = facts.get("seconds")
         if seconds and time.time() >= facts["since"] + seconds:
             name, step = facts["phase"], f" of step {facts['step']}" if facts["step"] else ""
-            return (
+            message = (
                 f"{name}{step} was still at work after {seconds:g} s, its deadline, and was ended; the stack of every thread is at "
                 f"the end of {log}. If it only needs longer, raise hardware.deadlines.{name}; the same command goes on"
             )
+            return {"kind": "StageError", "message": message, "exit_code": 1}
     return None
 
 
-def _failed(code: int, failure: Path, log: Path, part: str) -> StageError:
-    told = read_object(failure)
-    if told is None and code == 1 and (overdue := _overdue(log)):
-        told = {"kind": "StageError", "message": overdue, "exit_code": 1}
-        write_json(failure, told)
+def _failed(code: int, told: dict[str, Any] | None, log: Path, part: str, said: list[str]) -> StageError:
+    """What to tell of a child that failed: `told` by itself; else the last of what it `said`."""
     if told and "traceback" not in told:
         error = StageError(f"{part}: {told['message']}")
         error.exit_code = told["exit_code"]
         return error
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     detail = f"{told['kind']}: {told['message']}\n" if told else ""
-    lines = log.read_text(errors="replace").splitlines()[-12:] if log.exists() and not told else []
+    lines = said[-12:] if not told else []
     return StageError(f"{part} {how}; its log is {log}\n{detail}" + "\n".join(f"  | {line}" for line in lines))

@@ -33,6 +33,9 @@ class Sleeper:
         assert not self.asleep, f"never served: {self.asleep} is asleep"
         return []
 
+    def enqueue(self, inputs: Any, params: Any, use_tqdm: bool) -> list[str]:
+        return self.generate(inputs, params, use_tqdm)
+
     def sleep(self, level: int) -> None:
         assert not self.asleep
         self.asleep = {"weights", "kv_cache"}

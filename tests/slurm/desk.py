@@ -15,6 +15,7 @@ from slurm.cluster import Cluster
 # Large enough that a save takes a moment, and a step too: both are interrupted here.
 SMALL = """\
 model:
+  dtype: float32
   from_scratch: {hidden_size: 256, layers: 4, heads: 4, intermediate_size: 768, context: 128}
 hardware: {device: cpu, threads: 1}
 kernels: torch

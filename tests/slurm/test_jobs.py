@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from nano import ROOT
+from safetensors.torch import load_file
 from slurm.cluster import Cluster
 from slurm.desk import SMALL, THEN, Desk, last_step, wait_until
 
@@ -266,6 +268,49 @@ def test_the_processes_of_two_nodes_find_each_other(desk: Desk) -> None:
     job = desk.sbatch(desk.scripts("two.yaml")[0])
     assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED", log_of(desk, job)
     assert log_of(desk, job).count("SUM 3 of 2") == 2
+
+
+# --- stages on two nodes -------------------------------------------------------------------------------------------
+
+TWO_NODES = 'environment: {GLOO_SOCKET_IFNAME: eth0}\ndirectives: ["--exclude=' + ",".join(ELSEWHERE) + '"]\n'
+
+
+@pytest.fixture(scope="module")
+def on_two_nodes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str, Desk]]:
+    """Continued pretraining on two nodes of one process: with ddp, told to stop on its way, and with ZeRO-3."""
+    desk = Desk(cluster, tmp_path_factory.mktemp("nodes"))
+    desk.site(TWO_NODES)
+    found = {}
+    for way in ("ddp", "zero3"):
+        run = desk.recipe(way, SMALL.replace("device: cpu,", f"device: cpu, nodes: 2, parallel: {way},"))
+        (job,) = desk.submit(way).values()
+        found[way] = (run, job, desk)
+        if way == "ddp":
+            wait_until("the third step", lambda: last_step(run / "1-cpt") >= 3)  # noqa: B023
+            cluster.run("scancel", "--signal=USR1", "--batch", job)
+    return found
+
+
+@pytest.mark.parametrize("way", ["ddp", "zero3"])
+def test_two_nodes_train_what_one_process_trains(
+    way: str, on_two_nodes: dict[str, tuple[Path, str, Desk]], whole: tuple[Desk, dict[str, str]]
+) -> None:
+    run, job, desk = on_two_nodes[way]
+    assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED", log_of(desk, job)
+    stage = run / "1-cpt"
+    facts = json.loads((stage / "processes.json").read_text())
+    assert facts["world_size"] == 2 and len({rank["host"] for rank in facts["ranks"]}) == 2
+    assert [json.loads(line)["step"] for line in (stage / "metrics.jsonl").read_text().splitlines()] == list(
+        range(1, 41)
+    )
+    told = log_of(desk, job)
+    assert "node 2 of 2" in told and ("resuming from step-" in told) == (way == "ddp")
+    assert ("attempt 2 of at most 3" in told) == (way == "ddp"), told
+    reference, jobs = whole
+    desk.cluster.wait_for(jobs["1-cpt"], *ENDS)
+    weights = [load_file(root / "1-cpt/model/model.safetensors") for root in (reference.folder / "runs/whole", run)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, atol=1e-3, rtol=0)
 
 
 # --- last, because they wait for Slurm's clock ---------------------------------------------------------------------

@@ -109,8 +109,15 @@ def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write a Hugging Face folder whose generation ends where the tokenizer says, and that reads back as the same.
+
+    `weights` are written in place of the model's own, where several processes share those out.
 
     Raises CheckpointError when the saved tokenizer does not: transformers may replace a tokenizer's rules by those it
     knows for the architecture, and then prompts silently lose their words.
@@ -118,7 +125,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     for config in (model.config, model.generation_config):
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     again = AutoTokenizer.from_pretrained(folder)
     if again(PROBE).input_ids != tokenizer(PROBE).input_ids or again.chat_template != tokenizer.chat_template:

@@ -40,8 +40,8 @@ def device_of(hardware: Hardware) -> Device:
 
 
 def processes_per_node(hardware: Hardware) -> int:
-    """One process per GPU, one per node without."""
-    return max(1, hardware.gpus_per_node) if device_of(hardware) == "cuda" else 1
+    """One process per GPU; on CPU what the recipe says, one if it says nothing."""
+    return max(1, hardware.gpus_per_node) if device_of(hardware) == "cuda" else hardware.processes_per_node or 1
 
 
 def world_size(stage: Stage, hardware: Hardware) -> int:

@@ -290,6 +290,9 @@ def _devices_agree(recipe: Recipe) -> Findings:
     if hardware.device == "cpu" and hardware.gpus_per_node:
         keys = ("hardware", "gpus_per_node")
         yield Finding(keys, str(hardware.gpus_per_node), "0 with device: cpu; or device: cuda", "0")
+    if device_of(hardware) == "cuda" and hardware.processes_per_node:
+        keys = ("hardware", "processes_per_node")
+        yield Finding(keys, str(hardware.processes_per_node), "nothing: with GPUs there is one process for each GPU")
     if hardware.device == "cpu" and recipe.kernels == "liger":
         yield Finding(
             ("kernels",), "liger", "auto with device: cpu: layer kernels need a GPU; auto takes what runs", "auto"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aha.errors import Mistake, RecipeError
-from aha.recipe.batch import device_of
+from aha.recipe.batch import device_of, processes_per_node
 from aha.recipe.schema import Block, Hardware
 from aha.rundir import read_object
 
@@ -112,22 +112,29 @@ def _gpu_of_this_machine() -> str | None:
 
 
 def _cpu(hardware: Hardware, run_dir: Path | None, wanted: str) -> Machine:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = processes_per_node(hardware)
+    cores = max(1, cores_of_this_machine() // processes)
     threads = min(hardware.threads or cores, cores)
     bf16 = wanted != "float32" and _has_avx512_bf16()
     dtype = "bfloat16" if bf16 else "float32"
     measured = ((read_object(run_dir / "bench.json") if run_dir else None) or {}).get("matmul_gflops", {}).get(dtype)
     gflops = float(measured) if measured else threads * CPU_GFLOPS[dtype]
     how = "measured by `aha bench`" if measured else "a default, not measured here"
+    memory = _memory_of_this_machine()
     return Machine(
         name="cpu",
         device="cpu",
-        memory_gib=_memory_of_this_machine(),
+        memory_gib=memory / processes if memory else None,
         tflops=gflops / 1000,
         memory_gbs=CPU_MEMORY_GBS,
         bf16=bf16,
-        source=f"{threads} CPU threads: {gflops:,.0f} GFLOP/s {dtype} ({how}); memory of this machine",
+        source=f"{threads} CPU threads: {gflops:,.0f} GFLOP/s {dtype} ({how}); memory of this machine{f', shared by its {processes} processes' if processes > 1 else ''}",
     )
+
+
+def cores_of_this_machine() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_avx512_bf16() -> bool:
@@ -162,7 +169,7 @@ def hardware_overrides(text: str) -> list[str]:
     """`--hardware` as overrides of the recipe. Raises RecipeError with the nearest device when it is none.
 
     >>> hardware_overrides("h200-141x8x4nodes")
-    ['hardware.device=cuda', 'hardware.gpu=h200-141', 'hardware.gpu_memory_gib=140.4', 'hardware.gpus_per_node=8', 'hardware.nodes=4']
+    ['hardware.device=cuda', 'hardware.processes_per_node=null', 'hardware.gpu=h200-141', 'hardware.gpu_memory_gib=140.4', 'hardware.gpus_per_node=8', 'hardware.nodes=4']
     """
     if text == "cpu":
         return ["hardware.device=cpu", "hardware.gpu=null", "hardware.gpus_per_node=0", "hardware.nodes=1"]
@@ -174,6 +181,7 @@ def hardware_overrides(text: str) -> list[str]:
         raise RecipeError(Mistake("--hardware", text, expected, nearest[0] if nearest else None))
     return [
         "hardware.device=cuda",
+        "hardware.processes_per_node=null",
         f"hardware.gpu={name}",
         f"hardware.gpu_memory_gib={GPUS[name].memory_gib:g}",
         f"hardware.gpus_per_node={found['gpus'] or 1}",

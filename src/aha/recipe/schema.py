@@ -130,12 +130,18 @@ class Hardware(Block):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nodes: Count = 1
     gpus_per_node: Whole = 0
+    processes_per_node: Count | None = Field(
+        default=None, description="on CPU: processes of each node, 1 if absent; on GPUs there is one for each"
+    )
     gpu: Literal["h100-80", "h200-141", "a100-80", "a100-40", "l40s", "4090-24"] | None = Field(
         default=None, description="which GPU the plan predicts for; it changes nothing that is computed"
     )
     gpu_memory_gib: PositiveFloat | None = None
     parallel: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] = "none"
-    threads: Count | None = Field(default=None, description="CPU threads of each process; all cores if absent")
+    threads: Count | None = Field(
+        default=None,
+        description="CPU threads of each process; if absent, a node's cores are shared out among its processes",
+    )
     deadlines: Deadlines = Field(default_factory=Deadlines)
     worst_case_first: Literal["auto", "always", "never"] = Field(
         default="auto",

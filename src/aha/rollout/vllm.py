@@ -64,8 +64,6 @@ class VllmEngine:
         }
         if self.on_gpu:
             options |= {"gpu_memory_utilization": limits.memory_share, "enable_sleep_mode": self._sleeps}
-            if "RANK" in os.environ:
-                options["distributed_executor_backend"] = "external_launcher"
         else:
             # A prefill cut in two makes vLLM rewind the request's random generator, which CPU generators cannot do:
             # leave room for every prompt at once.
@@ -74,6 +72,8 @@ class VllmEngine:
                 "max_num_batched_tokens": max(2048, limits.max_sequences * length),
                 "block_size": 16,  # of its default, 128 tokens, a short prompt never fills one that could be shared
             }
+        if "RANK" in os.environ:  # one of several processes: vLLM finds their group, and makes this one its own of it
+            options["distributed_executor_backend"] = "external_launcher"
         self._ends = end_tokens(model_path)
         random_state = torch.get_rng_state()
         try:

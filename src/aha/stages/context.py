@@ -21,6 +21,8 @@ from aha.recipe.plan import Plan, StagePlan
 from aha.rundir import RunDir, write_json
 from aha.train import heartbeat
 from aha.train.checkpoints import newest_good
+from aha.train.parallel import consolidated, first_goes_ahead, first_says
+from aha.train.trainer import Journal
 from aha.types import Checkpoint
 
 
@@ -32,6 +34,8 @@ class Context:
     stage: StagePlan
     run: RunDir
     started: float
+    rank: int = 0
+    """Which of the stage's processes this is. Only the first writes what all of them would write alike."""
 
     @property
     def folder(self) -> Path:
@@ -43,7 +47,8 @@ class Context:
 
     def receive(self) -> Checkpoint:
         """The checkpoint this stage starts from."""
-        checkpoint = handoff.checkpoint_of(self.stage.parent, self.plan.recipe, self.run.root)
+        with first_goes_ahead(self.rank):  # it writes the base down
+            checkpoint = handoff.checkpoint_of(self.stage.parent, self.plan.recipe, self.run.root)
         if origin := handoff.origin_of(Path(checkpoint.path)):
             self.say(f"model: {origin}")
         return checkpoint
@@ -55,17 +60,20 @@ class Context:
     def choose_kernels(self, architecture: str, plain: str | None = None) -> kernels.Kernels:
         """What this stage runs fused; `plain` says why its loss cannot be, where it cannot."""
         chosen = kernels.choose(self.stage.name, self.plan.recipe.kernels, self.device, architecture, plain)
-        write_json(self.folder / "kernels.json", chosen.record())
+        if self.rank == 0:
+            write_json(self.folder / "kernels.json", chosen.record())
         return chosen
 
     def note(self, steps: int, tallies: list[Tally], **facts: Any) -> None:
         """Write what the watcher needs to know before the first step: config.json and data.json."""
+        if self.rank:
+            return
         write_json(self.folder / "config.json", self.stage.model_dump(mode="json") | {"steps": steps})
         write_json(self.folder / "data.json", {"sources": [asdict(tally) for tally in tallies]} | facts)
 
     def resume_point(self) -> tuple[Path | None, int]:
         """The newest intact checkpoint of this stage, and its step; says which damaged ones it passed over."""
-        checkpoint, remarks = newest_good(self.folder / "checkpoints")
+        checkpoint, remarks = first_says(lambda: newest_good(self.folder / "checkpoints"))
         for remark in remarks:
             self.say(remark)
         if checkpoint is None:
@@ -75,22 +83,22 @@ class Context:
 
     def say(self, line: str) -> None:
         """A line for the person who watches: the parent process shows what is written here."""
+        if self.rank:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "remarks.txt").open("a") as file:
             file.write(line + "\n")
 
     def finish(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        parent: Checkpoint,
-        steps: int,
-        tokens: int,
-        first_step_at: float | None,
+        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, parent: Checkpoint, steps: int, journal: Journal
     ) -> None:
+        """Hand over what was trained, and say that the stage has finished."""
+        model, weights = consolidated(trainer)
+        if self.rank:
+            return
         chat_format = ChatFormat.load(Path(parent.path))
         with heartbeat.phase("save"):
-            checkpoint = handoff.hand_over(model, tokenizer, chat_format, self.folder / "model")
+            checkpoint = handoff.hand_over(model, tokenizer, chat_format, self.folder / "model", weights)
         now = time.time()
         self.run.mark_done(
             self.stage.name,
@@ -102,9 +110,10 @@ class Context:
                 "started": self.started,
                 "finished": now,
                 "seconds": round(now - self.started, 2),
-                "startup_seconds": round((first_step_at or now) - self.started, 2),
+                "startup_seconds": round((journal.first_step_at or now) - self.started, 2),
                 "steps": steps,
-                "tokens": tokens,
+                "processes": self.stage.world_size,
+                "tokens": journal.tokens,
                 "memory": peak_memory(self.device),
             },
         )

@@ -24,7 +24,6 @@ from aha.rollout.engine import Sampling
 from aha.stages.context import Context
 from aha.stages.rollouts import policy_of, rollout_engine
 from aha.train.grpo import make_grpo_trainer
-from aha.train.lora import merged
 from aha.train.watchdog import Watchdog
 from aha.types import Problem
 
@@ -74,7 +73,7 @@ def run(context: Context) -> None:
         gc.collect()
         gc.freeze()  # vLLM and the trainer together hold a million objects that every later collection would walk
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    context.finish(merged(trainer.model), tokenizer, parent, context.stage.steps, journal.tokens, journal.first_step_at)
+    context.finish(trainer, tokenizer, parent, context.stage.steps, journal)
 
 
 def _problems(

@@ -14,7 +14,6 @@ from aha.data.sources import Tally
 from aha.errors import DataError
 from aha.recipe.schema import Cpt, Distill
 from aha.stages.context import Context
-from aha.train.lora import merged
 from aha.train.sft import make_sft_trainer
 
 
@@ -64,8 +63,9 @@ def train_on(
         resume_step,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    context.finish(merged(trainer.model), tokenizer, parent, steps, journal.tokens, journal.first_step_at)
-    shutil.rmtree(folder, ignore_errors=True)  # a finished stage does not need its rows again
+    context.finish(trainer, tokenizer, parent, steps, journal)
+    if context.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # a finished stage does not need its rows again
 
 
 def _steps(block: Cpt | Distill, rows: int) -> int:

@@ -14,6 +14,7 @@ import torch
 
 from aha.errors import StageError
 from aha.rundir import write_json
+from aha.train.parallel import anywhere
 
 MOST_NAMES = 8
 Inputs = dict[str, Any]
@@ -57,9 +58,11 @@ class Finite:
         return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if spoilt := _spoilt(model):
+        spoilt = _spoilt(model)
+        if anywhere(bool(spoilt), self.args.device):  # type: ignore[attr-defined]
+            names = ", ".join(spoilt) or "another process has seen which"
             raise StageError(
-                f"the weights are not finite after step {self.state.global_step} ({', '.join(spoilt)}): "  # type: ignore[attr-defined]
+                f"the weights are not finite after step {self.state.global_step} ({names}): "  # type: ignore[attr-defined]
                 f"no checkpoint is made of them; {self._newest()}"
             )
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
@@ -72,7 +75,7 @@ class Finite:
         path = folder / f"nonfinite{rank}.json"
         step = self.state.global_step + 1  # type: ignore[attr-defined]
         loss = _first_bad(losses)
-        rollouts = folder / "rollouts" / f"step-{step:06d}{rank}.jsonl"
+        rollouts = folder / "rollouts" / f"step-{step:06d}.jsonl"
         facts = {
             "step": step,
             "loss": str(loss),
@@ -115,8 +118,8 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _spoilt(model: torch.nn.Module) -> list[str]:
-    """The first few weights that hold a NaN or an infinity."""
-    names = (name for name, weight in model.named_parameters() if not _is_finite(weight))
+    """The first few weights that hold a NaN or an infinity; with ZeRO-3, in this process's share of them."""
+    names = (name for name, weight in model.named_parameters() if not _is_finite(getattr(weight, "ds_tensor", weight)))
     return [name for name, _ in zip(names, range(MOST_NAMES), strict=False)]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
@@ -22,7 +23,7 @@ from aha.models.kernels import Kernels
 from aha.recipe.algorithms import algorithm_of, outcome_of
 from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Recipe
-from aha.rewards.scorer import Scorer
+from aha.rewards.scorer import Judged, Scorer
 from aha.rundir import read_jsonl, write_jsonl
 from aha.seeds import seed_of
 from aha.train import heartbeat
@@ -58,12 +59,14 @@ class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Overlappe
         self._estimate_advantages(output)
         self._leave_out_unjudged(output)
         step = self.state.global_step + 1
-        suffix = "" if self.accelerator.num_processes == 1 else f"-rank{self.accelerator.process_index}"
-        path = self.rollouts / f"step-{step:06d}{suffix}.jsonl"
         in_loss = (output["completion_mask"] * output["tool_mask"]).any(dim=1).tolist()
         rows = zip(self.judge.last, output["advantages"].tolist(), in_loss, strict=True)
-        lines = [rollout_line(step, *judgement, *rest) | {"policy_step": self.policy_step} for judgement, *rest in rows]
-        write_jsonl(path, [*(read_jsonl(path) if self.part else ()), *lines])
+        lines = gather_object(
+            [rollout_line(step, *judgement, *rest) | {"policy_step": self.policy_step} for judgement, *rest in rows]
+        )
+        if self.is_world_process_zero():
+            path = self.rollouts / f"step-{step:06d}.jsonl"
+            write_jsonl(path, [*(read_jsonl(path) if self.part else ()), *lines])
         self._record()
         return output
 
@@ -103,8 +106,13 @@ class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Overlappe
         return norm
 
     def _record(self) -> None:
-        """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed."""
+        """Metrics that TRL does not have: one value per reward, seconds per phase, rollout speed. Of all processes: each
+        has sampled and judged its own share."""
         metrics = self._metrics["train"]
+        everyone: list[Judged] = gather_object([judged for _, _, judged in self.judge.last])
+        spent = torch.tensor([self.vllm_generation.seconds, self.judge.seconds], device=self.accelerator.device)
+        rollout, reward = self.accelerator.gather(spent[None]).amax(0).tolist()
+        new_tokens = sum(gather_object([self.vllm_generation.new_tokens]))
         if self.policy_step == self.state.global_step:
             self.vllm_generation.require_same_policy(metrics["sampling/sampling_logp_difference/mean"][-1])
         else:  # drawn from older weights: what differs is the policy's own step; the probes look at the engine
@@ -115,21 +123,20 @@ class GroupTrainer(Finite, Parity, WorstCase, Sealed, MovingReference, Overlappe
         for name, value in (self.vllm_generation.probes.metrics if self.vllm_generation.probes else {}).items():
             metrics[name].append(value)
         chosen = self.filled is not None and self.dynamic.enabled
-        seen = self.filled.first if self.filled and chosen else [judged for _, _, judged in self.judge.last]
+        seen = self.filled.first if self.filled and chosen else everyone
         for name in seen[0].verdicts:
             metrics[f"reward/{name}"].append(_mean(one.verdicts[name].value for one in seen))
         if chosen:  # TRL has that of the chosen batch, which is about one half whatever the policy can do
             metrics["reward"][-1] = _mean(one.total for one in seen)
         if self.multi_objective_aggregation == "normalize_then_sum":  # TRL looks at the batch here, not at the groups
-            judged = [judged for _, _, judged in self.judge.last]
-            metrics["frac_reward_zero_std"][-1] = without_signal(judged, self.reward_func_names, self.judge.group_size)
+            metrics["frac_reward_zero_std"][-1] = without_signal(
+                everyone, self.reward_func_names, self.judge.group_size
+            )
         self._record_filling(metrics)
         metrics["unjudged"].append(sum(one.total is None for one in seen))
-        metrics["seconds/rollout"].append(self.vllm_generation.seconds)
-        metrics["seconds/reward"].append(self.judge.seconds)
-        metrics["rollout_tokens_per_second"].append(
-            self.vllm_generation.new_tokens / max(1e-6, self.vllm_generation.seconds)
-        )
+        metrics["seconds/rollout"].append(rollout)
+        metrics["seconds/reward"].append(reward)
+        metrics["rollout_tokens_per_second"].append(new_tokens / max(1e-6, rollout))
 
 
 def make_grpo_trainer(
@@ -193,6 +200,7 @@ def make_grpo_trainer(
         trainer.submit = policy.submit
     require_overlap(trainer)
     trainer.timeline = Timeline(folder / "timeline.jsonl", policy.spans)
+    trainer.parallel = recipe.hardware.parallel
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)

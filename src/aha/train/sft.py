@@ -6,9 +6,13 @@ preparation is off.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -26,7 +30,34 @@ from aha.train.worst_case import WorstCase
 
 
 class SupervisedTrainer(Finite, Parity, WorstCase, Sealed, SFTTrainer):
-    """TRL's SFTTrainer with finite steps, kernels held to the plain computation, and sealed checkpoints."""
+    """TRL's SFTTrainer with finite steps, kernels held to the plain computation, sealed checkpoints, and the same rows in a
+    step however many processes share it."""
+
+    rows_per_step: int
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:
+        trainer: Any = self
+        needed = trainer.args.max_steps * self.rows_per_step
+        return RowOrder(len(trainer.train_dataset), needed, trainer.args.data_seed)
+
+
+class RowOrder(Sampler[int]):
+    """The rows of a whole stage in order: epoch after epoch, each shuffled by its own seed, and no step cut short by the
+    end of one. transformers' own would end each epoch with a step of what is left, or, for several processes, read some
+    rows again.
+    """
+
+    def __init__(self, rows: int, needed: int, seed: int):
+        self._rows = rows
+        self._needed = needed
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._needed
+
+    def __iter__(self) -> Iterator[int]:
+        epochs = (torch.randperm(self._rows, generator=torch.Generator().manual_seed(self._seed + n)) for n in count())
+        return islice((int(row) for epoch in epochs for row in epoch), self._needed)
 
 
 def make_sft_trainer(
@@ -74,6 +105,8 @@ def make_sft_trainer(
     )
     trainer.kernels = kernels
     trainer.expect_longest(recipe, stage, block.max_tokens)
+    trainer.rows_per_step = stage.batch_size
+    trainer.parallel = recipe.hardware.parallel
     return trainer, journal
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainingArguments
 
 from aha.errors import AhaError, CheckpointError, Mistake, RecipeError, StageError
@@ -23,6 +24,7 @@ from aha.recipe.plan import StagePlan
 from aha.recipe.schema import Optimizer, Recipe
 from aha.train import heartbeat
 from aha.train.checkpoints import seal
+from aha.train.parallel import PATIENCE, Wrapped, anywhere, sharing
 
 
 class Interrupted(StageError):
@@ -70,7 +72,8 @@ def arguments(
         "dataloader_pin_memory": device == "cuda",
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
-        "ddp_timeout": 1800,
+        "ddp_timeout": round(PATIENCE.total_seconds()),
+        **sharing(recipe.hardware.parallel, stage, device),
     }
     return config(**values | own | block.trainer)
 
@@ -109,25 +112,34 @@ def mixed_bf16(device: str, dtype: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-class Sealed:
-    """Mixed in before a TRL trainer: every checkpoint is written aside, sealed, and only then given its name."""
+class Sealed(Wrapped):
+    """Mixed in before a TRL trainer: every checkpoint is written aside, sealed, and only then given its name.
+
+    Several processes write their parts of it; the first one seals it when all have written. One that dies meanwhile
+    leaves a folder without a name, and the checkpoint before it.
+    """
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No card: the run directory says more."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         partial = Path(self.args.output_dir)  # type: ignore[attr-defined]
-        shutil.rmtree(partial, ignore_errors=True)
-        step = self.state.global_step  # type: ignore[attr-defined]
+        step, first = self.state.global_step, self.is_world_process_zero()  # type: ignore[attr-defined]
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
         try:
             with heartbeat.phase("save"):
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
                 self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
-                if self.is_world_process_zero():  # type: ignore[attr-defined]
+                if first:
                     seal(partial / f"checkpoint-{step}", partial.parent, step)
+                self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
         except AhaError:
             raise
-        except Exception as error:  # of a full disk, torch's writer makes a RuntimeError, and safetensors' its own kind
+        except Exception as error:  # of a full disk, torch's writer makes a RuntimeError, and safetensors' own kind
+            if _lost_another(error):
+                raise
             shutil.rmtree(partial, ignore_errors=True)
             older = sorted(partial.parent.glob("step-*"))
             kept = f"the newest good one is {older[-1].name}" if older else "there is no older one"
@@ -135,6 +147,11 @@ class Sealed:
                 f"the checkpoint of step {step} could not be saved in {partial.parent}: {error}; {kept}. "
                 "Make room and run the same command again"
             ) from error
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether this is not about a disk but about another process that is gone: that one has its own story to tell."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "closed by peer" in str(error)
 
 
 class Journal(TrainerCallback):
@@ -169,6 +186,7 @@ class Journal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.first_step_at = self.first_step_at or time.time()
+        self._asked_to_stop = anywhere(self._asked_to_stop, args.device)  # all of them, after the same step
         if self._asked_to_stop and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

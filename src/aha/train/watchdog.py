@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed
 from transformers import TrainerCallback
 
 from aha.errors import StageError
 from aha.health import Diagnosis, examine_grpo, in_words
 from aha.recipe.document import Keys
 from aha.recipe.schema import Recipe
+from aha.train.parallel import anywhere
 
 EVERY = 5
 """Logged steps between two looks: a look reads the metrics and the newest completions again, which takes milliseconds
@@ -42,6 +41,7 @@ class Watchdog(TrainerCallback):
         self._said: set[tuple[str, Keys]] = set()
         self._logged = 0
         self._severe: list[Diagnosis] = []
+        self._stopping = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "train_runtime" in (logs or {}):
@@ -51,7 +51,8 @@ class Watchdog(TrainerCallback):
             return
         if state.is_world_process_zero:
             self._look()
-        if self._may_stop and _said_by_the_first(bool(self._severe), args.device):
+        self._stopping = self._may_stop and anywhere(bool(self._severe), args.device)
+        if self._stopping:
             control.should_save = True
             control.should_training_stop = True
 
@@ -69,18 +70,9 @@ class Watchdog(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Raises Unsound when a severe finding ended the stage before its last step."""
-        if self._may_stop and self._severe and state.global_step < state.max_steps:
+        if self._stopping and state.global_step < state.max_steps:
             told = "\n".join(in_words(one, self._folder.parent) for one in self._severe)
             raise Unsound(
                 f"stopped at step {state.global_step} of {state.max_steps}, checkpoint saved, because grpo.health is stop\n{told}\n"
                 "With grpo.health=warn the same command goes on from there; another remedy makes another run: give it a name"
             )
-
-
-def _said_by_the_first(answer: bool, device: torch.device) -> bool:
-    """The first process's answer, in every process: they stop together or not at all."""
-    if not torch.distributed.is_initialized():
-        return answer
-    told = torch.tensor(float(answer), device=device)
-    torch.distributed.broadcast(told, 0)
-    return bool(told)
