@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 
 from aha.rewards.answers.errors import TooLarge
+from aha.rewards.answers.wording import with_signs
 
 MAX_CHARACTERS = 4_000
 
@@ -117,8 +118,9 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(?:hat|vec|overrightarrow)\s*\{\s*([A-Za-z])\s*\}", r"\1"),
         (r"\\(tg|ctg|arctg|cosec|arsinh|Log)(?![A-Za-z])", lambda match: "\\" + _ALIASES[match[1]]),
         (r"_\s*\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?", lambda match: f"_{{{_BASES.get(match[1], match[1])}}}"),
-        (r"^\s*\\text\s*\{\s*(?:[Ff]inal )?[Aa]nswer\s*:?\s*\}\s*:?", ""),
+        (r"^\s*\\text\s*\{\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?:\s+is)?\s*:?\s*\}\s*:?", ""),
         (r"(?<![\w)}])[_^]\s*\{?\s*(\d+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\d+)\s*\}?", _selections),
+        (r"\\frac\s*\{\s*d\s*([a-z])\s*\}\s*\{\s*d\s*[a-z]\s*\}", r"\1'"),
         (r"\+\s*\\text\s*\{\s*(?:constant|const\.?|C)\s*\}", "+C"),
     )
 )
@@ -145,6 +147,7 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<!\S)\$(?=\s*[\d.]+)(?!.*\$)", "\x03dollars\x03", text.strip()).replace("$", "")
     text = re.sub("\x03(\\w+)\x03", r"\\text{\1}", text)
     text = re.sub(r"\\([A-Za-z]+)", lambda match: _BY_COMMAND.get(match[1], match[0]), text)
+    text = with_signs(text)
     text = re.sub(r"(?<![A-Za-z\\{])(or|and)(?![A-Za-z}])", lambda match: "∨" if match[1] == "or" else "∧", text)
     text = re.sub(r"\\text\{\s*,?\s*(or|and)\s*\}", lambda match: "∨" if match[1] == "or" else "∧", text)
     text = re.sub(r",\s*([∨∧])", r"\1", text)

@@ -74,6 +74,8 @@ class Sameness:
             given = Scalar(given.terms[0] / given.terms[1])
         if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
             given = Scalar(_selections(*chosen.groups()))
+        if isinstance(given, Matrix) and [len(row) for row in given.rows] == [1]:
+            given = Scalar(given.rows[0][0])
         if isinstance(given, Residue):
             return _same_remainder(gold.tree, given)
         if not isinstance(given, Scalar):
@@ -173,6 +175,8 @@ class Sameness:
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
             return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
+        if isinstance(given, Scalar) and isinstance(given.tree, Node) and given.tree.op == "binom":  # TeX's column of two
+            given = Matrix(tuple((entry,) for entry in given.tree.args))
         if isinstance(given, Scalar) and [len(row) for row in gold.rows] == [1]:
             return equal(gold.rows[0][0], given.tree)
         if not isinstance(given, Matrix) or [len(row) for row in gold.rows] != [len(row) for row in given.rows]:
@@ -320,11 +324,36 @@ def _difference(relation: Relation) -> Tree:
 
 
 def _same_equation(gold: Relation, given: Relation) -> bool:
-    """The same equation, up to moving terms and multiplying by a number."""
+    """The same equation, up to moving terms, multiplying by a number and clearing denominators."""
     try:
-        return proportional(_difference(gold), _difference(given)) is not None
+        ours, theirs = _difference(gold), _difference(given)
     except Unreadable:
         return False
+    if proportional(ours, theirs) is not None:
+        return True
+    cleared = [_over_one_denominator(tree)[0] for tree in (ours, theirs)]
+    return cleared != [ours, theirs] and proportional(*cleared) is not None
+
+
+def _over_one_denominator(tree: Tree) -> tuple[Tree, Tree]:
+    """Numerator and denominator, where the denominator mentions a variable: `y - 12/x` is `(yx - 12) / x`."""
+    one = Fraction(1)
+    if not isinstance(tree, Node) or tree.op not in ("+", "-", "*", "/", "neg"):
+        return tree, one
+    parts = [_over_one_denominator(argument) for argument in tree.args]
+    if tree.op == "/" and next(names(tree.args[1]), None) is not None:
+        parts[1] = parts[1][1], parts[1][0]
+    elif tree.op == "/" or all(below == one for _, below in parts):
+        return (tree, one) if parts[0][1] == one else (Node("/", (parts[0][0], tree.args[1])), parts[0][1])
+    (above, below), (other_above, other_below) = parts[0], parts[-1]
+    if tree.op == "neg":
+        return Node("neg", (above,)), below
+    if tree.op in "*/":
+        return Node("*", (above, other_above)), Node("*", (below, other_below))
+    if below == other_below:
+        return Node(tree.op, (above, other_above)), below
+    crossed = Node("*", (above, other_below)), Node("*", (other_above, below))
+    return Node(tree.op, crossed), Node("*", (below, other_below))
 
 
 def _same_inequality(gold: Relation, given: Relation) -> bool:

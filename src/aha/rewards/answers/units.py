@@ -27,6 +27,7 @@ s: ms 1/1000, millisecond 1/1000, s 1, sec 1, second 1, min 60, minute 60, h 360
 month: month 1, year 12, yr 12
 dollar: dollar 1, usd 1, buck 1, cent 1/100
 euro: euro 1, eur 1
+rupee: rupee 1, rs 1, inr 1
 gbp: gbp 1
 deg: deg 1, degree 1, ° 1
 rad: rad 1, radian 1
@@ -82,7 +83,7 @@ def split_unit(text: str, letters_are_units: bool, is_quantity: bool = False) ->
 
     Only text (`\\text{…}`, or words) is a unit, and letters where a quantity is expected.
     """
-    currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees)\}\s*", text)
+    currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees|usd|eur|rs)\.?\s*\}\s*", text, re.IGNORECASE)
     if currency:
         number, multiple = split_unit(text[currency.end() :], letters_are_units)
         return currency[1] + number, f"{multiple} {currency[2]}"

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
 from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_unit
+from aha.rewards.answers.wording import half_line
 
 _NO_SOLUTION = re.compile(
     r"(there (is|are) )?(none|(no|not any)( real| integer)*( solutions?| roots?| values?| numbers?)( exists?)?"
@@ -118,6 +119,7 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     if (found := special_phrase(unwrapped(text))) is not None:
         return found
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
+    text = re.sub(r"ℝ\s*(?:(?:\^\{?\+\}?|_\{?0\}?){2}|_\{?≥\s*0\}?)", "[0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?-\}?|_\{?(?:-|<\s*0)\}?)", "(-∞,0)", text)
     if text in "ℝℤℚℕℂ":
@@ -199,7 +201,7 @@ def _read_thousands(text: str) -> Value | None:
 def _read_joined(text: str) -> Value | None:
     """`a or b`, `a and b`, `A ∪ B`, `a, b`: the loosest sign first."""
     for sign in ("∨", ";", "∧", ",", "∪", "∩", "∖"):
-        pieces = [piece for piece, _ in _split(text, sign)]
+        pieces = _filled([piece for piece, _ in _split(text, sign)])
         if len(pieces) == 1:
             continue
         if sign in ",;∧" and not pieces[-1]:
@@ -213,6 +215,22 @@ def _read_joined(text: str) -> Value | None:
             return Combined("∨" if sign == "∨" else "∧", parts)
         return _listed(parts, text)
     return None
+
+
+_DOTS = (r"\ldots", r"\dots", r"\cdots", "...")
+LONGEST_PROGRESSION = 100
+
+
+def _filled(pieces: list[str]) -> list[str]:
+    """`1, 2, …, 5` in full: whole numbers in equal steps."""
+    at = next((place for place, piece in enumerate(pieces) if piece in _DOTS), 0)
+    if at < 2 or at + 1 == len(pieces) or not all(re.fullmatch(r"-?\d{1,9}", pieces[at + k]) for k in (-2, -1, 1)):
+        return pieces
+    before, last, end = (int(pieces[at + k]) for k in (-2, -1, 1))
+    step = last - before
+    if step == 0 or (end - last) % step or not 0 < (end - last) // step <= LONGEST_PROGRESSION:
+        return pieces
+    return [*pieces[:at], *map(str, range(last + step, end, step)), *pieces[at + 1 :]]
 
 
 def _is_inequality(value: Value) -> bool:
@@ -255,7 +273,7 @@ def _read_relation(text: str) -> Value | None:
 
 def _read_plus_minus(text: str) -> Value | None:
     """`1 ± √2` is two values; signs that occur together are read together."""
-    if "±" not in text and "∓" not in text:
+    if ("±" not in text and "∓" not in text) or (text[0], text[-1]) == ("⦃", "⦄"):
         return None
     upper, lower = text.replace("±", "+").replace("∓", "-"), text.replace("±", "-").replace("∓", "+")
     return _listed((read(upper), read(lower)), text)
@@ -300,7 +318,7 @@ def _read_set(inner: str, text: str) -> Value:
     builder = re.fullmatch(r"\s*([A-Za-z])\s*(?:∈\s*(ℝ)\s*)?[|:](.*)", inner)
     if builder:
         return read(builder[3])
-    items = _listed(tuple(read(piece) for piece, _ in _split(inner, ",;")), text)
+    items = _listed(tuple(read(piece) for piece in _filled([piece for piece, _ in _split(inner, ",;")])), text)
     return Many(items.items, "set", text)
 
 
@@ -369,7 +387,7 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
 
 def _read_numeral(text: str) -> Fraction | None:
     """`FF_{16}`: a numeral whose digits include letters."""
-    match = re.fullmatch(r"\(?([0-9A-Z]+)\)?_\{?(\d\d)\}?", text)
+    match = re.fullmatch(r"\(?(?:\\text\{)?([0-9A-Z]+)\}?\)?_\{?(\d\d)\}?", text)
     if match is None or match[1].isdigit() or len(match[1]) > 40:
         return None
     try:
@@ -411,6 +429,8 @@ def special_phrase(words: str) -> Value | None:
         return Name("ℝ")
     if _ALL_INTEGERS.fullmatch(plain):
         return Name("ℤ")
+    if (half := half_line(plain)) is not None:
+        return read(half)
     if exception := _EXCEPT.fullmatch(plain):
         return Combined("∖", (Name("ℝ"), read(exception[1])))
     if re.fullmatch(r"(there are )?(an )?infinite(ly many)?( number of)?( solutions?| values?| ways)?", plain):
