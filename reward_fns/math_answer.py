@@ -209,6 +209,8 @@ def _same_words(ours: str, reference: str) -> bool:
 
 def _same_judgement(ours: str, reference: str) -> bool:
     """`No, it is not` for No: the word, a comma, and nothing that takes it back."""
+    if reference in ("true", "false") and re.fullmatch(rf"(?:(?:the |this )?(?:statement|claim)|it) is {reference}", ours):
+        return True
     if reference not in _JUDGEMENTS or not re.match(rf"{reference}\s*[,;:.]\s", ours):
         return False
     contrary = _JUDGEMENTS - {reference} | ({"not", "but"} if reference in ("yes", "true") else {"but"})

@@ -26,7 +26,7 @@ _SYMBOLS = {
 _BY_COMMAND = {command: symbol for symbol, commands in _SYMBOLS.items() for command in commands.split()}
 _BY_CHARACTER = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*",
-    "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04",
+    "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04", "✓": "", "✔": "", "✅": "",
     "∛": "\x05", "″": "''", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "µ": "μ", "…": "...",
     "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03", "¢": "\x03cents\x03",
@@ -77,7 +77,7 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     for pattern, replacement in (
         (r"\\(?:left|right)\s*\.", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\cr(?![A-Za-z])", r"\\\\ "),
-        (r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore)(?![A-Za-z])|∴", " "),
+        (r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore|checkmark)(?![A-Za-z])|∴", " "),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\h?phantom\s*\{[^{}]*\}", " "),
         (r"(?<=\))\s*(?:\\q?quad\s*)+(?=\()", ", "),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline)(?![A-Za-z])", " "),
@@ -85,6 +85,10 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(?:quad|qquad|hfill|enspace|thinspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~", " "),
         (r"(?<![A-Za-z])\{\s*\}", " "),
         (r"\\(?:[dtcs]|nice)frac", r"\\frac"),
+        (r"\\surd(?![A-Za-z])\s*(?=[\d{])|\\text\{\s*sqrt\s*\}", r"\\sqrt "),
+        (r"^(?:\\text\{)?\s*(?:so|thus|hence|therefore)\b,?\s*(?:we (?:have|get)\s*)?(?:\}|(?=[^{}]*$))", ""),
+        (r",\s*(?:\\text\{\s*)?not\s*\}?\s*[\w.]+\s*$|\\text\{\s*only\s*\}\s*$", ""),
+        (r"^\\text\{\s*(?:[Tt]he )?(?:point|interval|set|(?:ordered )?pair|vector|solutions?|values?)(?: is| are)?:?\s*\}\s*(?=\S)", ""),
         (r"(?<!\\)\\[()[\]]", ""),
         (r"\((\d+)\)_", r"\1_"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|º|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", "°"),

@@ -74,6 +74,8 @@ class Sameness:
             given = Scalar(given.terms[0] / given.terms[1])
         if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
             given = Scalar(_selections(*chosen.groups()))
+        if isinstance(given, Many) and (mixed := re.fullmatch(r"(\d+) ∧ (\\frac\s*\{\d+\}\s*\{\d+\}|\d+/\d+)", given.text)):
+            given = read(f"{mixed[1]} {mixed[2]}")
         if isinstance(given, Matrix) and [len(row) for row in given.rows] == [1]:
             given = Scalar(given.rows[0][0])
         if isinstance(given, Residue):
@@ -94,6 +96,9 @@ class Sameness:
         for one, other in ((gold, given), (given, gold)):
             if isinstance(one, Node) and one.op == "deg" and not _mentions_degrees_or_pi(other):
                 return equal(one.args[0], other)
+        if _with_common_logarithms(given) != given or _with_common_logarithms(gold) != gold:
+            if equal(_with_common_logarithms(gold), _with_common_logarithms(given)):
+                return True
         if self.percent:
             return equal(Node("/", (gold, Fraction(100))), given) or equal(gold, Node("/", (given, Fraction(100))))
         return False
@@ -175,6 +180,8 @@ class Sameness:
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
             return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
+        if isinstance(given, Scalar) and "I" in {name[0] for name in names(given.tree)}:
+            return _is_multiple_of_identity(gold, given.tree)
         if isinstance(given, Scalar) and isinstance(given.tree, Node) and given.tree.op == "binom":  # TeX's column of two
             given = Matrix(tuple((entry,) for entry in given.tree.args))
         if isinstance(given, Scalar) and [len(row) for row in gold.rows] == [1]:
@@ -289,6 +296,17 @@ def _vector(matrix: Matrix) -> Many:
     return Many(tuple(Scalar(row[0]) for row in matrix.rows) if single else (), "()")
 
 
+def _is_multiple_of_identity(matrix: Matrix, tree: Tree) -> bool:
+    """`2I`, `3I_2`: its entries are the formula with 1 for the identity, and with 0 where it is 0."""
+    size = len(matrix.rows)
+    if not all(len(row) == size for row in matrix.rows) or set(names(tree)) & {"I", f"I_{size}"} != set(names(tree)):
+        return False
+    entries = [tree, tree]
+    for name in ("I", f"I_{size}"):
+        entries = [substitute(entry, name, Fraction(value)) for value, entry in enumerate(entries)]
+    return all(equal(matrix.rows[i][j], entries[i == j]) for i in range(size) for j in range(size))
+
+
 def _round(brackets: str) -> str:
     return brackets.replace("⟨", "(").replace("⟩", ")")
 
@@ -310,6 +328,14 @@ def _with_constant_of(gold: Tree, given: Tree) -> Tree:
         return given
     constant = next((each for each in _summands(given) if each in ("c", "k", "K")), None)
     return substitute(given, constant, "C") if isinstance(constant, str) else given
+
+
+def _with_common_logarithms(tree: Tree) -> Tree:
+    """`log x`, whose base is not written, as the logarithm of base ten; e is tried first."""
+    if not isinstance(tree, Node):
+        return tree
+    arguments = tuple(map(_with_common_logarithms, tree.args))
+    return Node("lg", arguments) if tree.op == "log" and len(arguments) == 1 else Node(tree.op, arguments)
 
 
 def _summands(tree: Tree) -> list[Tree]:

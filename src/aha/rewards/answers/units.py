@@ -70,6 +70,7 @@ _WORD_UNIT = re.compile(
     r"(?<=[\d})])\s+([A-Za-z]{2,}[A-Za-z /^{}\d.]*|(?:m|g|s|h|L|l)(?:\^\{?\d\}?)?(?:/[a-z]+(?:\^\{?\d\}?)?)?)$"
 )
 _NOT_UNITS = frozenset([
+    "factorial", "times", "plus", "minus", "halves", "thirds", "fourths", "fifths", "sixths", "eighths", "tenths",
     "or", "and", "not", "if", "when", "where", "is", "for", "but", "no", "than", "to", "nor", "either", "maybe",
 ])  # fmt: skip
 
@@ -138,12 +139,14 @@ def _is_unit_word(text: str) -> bool:
     return all(len(word) >= 4 or word in _UNITS or word.removesuffix("s") in _UNITS for word in words)
 
 
+_ADJECTIVES = re.compile(r"(?<=\w)\s+(?:long|wide|tall|high|deep|old|away|apart)\s*$")
 _UNIT_TOKEN = re.compile(r"[A-Za-z°μΩ]+|\^\s*\{?\s*-?\d+|/")
 
 
 def read_unit(text: str) -> Unit:
     """The unit that words name; unknown words (apples) are units of their own."""
     text = _unwrapped_unit(text)
+    text = _ADJECTIVES.sub("", text)
     words, rest = _UNIT_TOKEN.findall(text), _UNIT_TOKEN.sub("", text)
     if not words or len(words) > 6 or rest.strip(" {}()*") or any(word.casefold() in _NOT_UNITS for word in words):
         raise Unreadable("text behind a number that is no unit")

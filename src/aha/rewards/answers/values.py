@@ -118,6 +118,7 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     text = _stripped(text)
     if (found := special_phrase(unwrapped(text))) is not None:
         return found
+    text = _with_usual_parameter(text)
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
     text = re.sub(r"ℝ\s*(?:(?:\^\{?\+\}?|_\{?0\}?){2}|_\{?≥\s*0\}?)", "[0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
@@ -139,6 +140,14 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
         if (value := reader(text)) is not None:
             return value
     return _read_scalar(text, letters_are_units, is_quantity)
+
+
+def _with_usual_parameter(text: str) -> str:
+    """`π/4 + nπ, n ∈ ℤ` with k for n: the letter of a whole number that runs is free."""
+    match = re.search(r"(?<![A-Za-z\\])([a-z])\s*∈\s*ℤ\s*$", text)
+    if match is None or match[1] == "k" or re.search(r"(?<![A-Za-z\\])k(?![A-Za-z])", text):
+        return text
+    return re.sub(rf"(?<![A-Za-z\\]){match[1]}(?![A-Za-z])", "k", text)
 
 
 def _stripped(text: str) -> str:
@@ -337,13 +346,24 @@ def _read_ratio(text: str) -> Value | None:
 
 
 def number_in_words(text: str) -> Fraction | None:
-    """
+    """A whole number or a fraction in English.
+
+    >>> number_in_words("minus two and a half"), number_in_words("half"), number_in_words("a quarter")
+    (Fraction(-5, 2), Fraction(1, 2), Fraction(1, 4))
     >>> number_in_words("twenty-five"), number_in_words("two hundred and one"), number_in_words("Two thirds")
     (Fraction(25, 1), Fraction(201, 1), Fraction(2, 3))
     >>> number_in_words("third"), number_in_words("five one"), number_in_words("hundred")
     (None, None, None)
     """
-    words = [word for word in re.split(r"[\s-]+", text.casefold()) if word != "and"]
+    said = text.casefold().strip()
+    if signed := re.fullmatch(r"(?:minus|negative)\s+(.+)", said):
+        return None if (number := number_in_words(signed[1])) is None else -number
+    if said == "half":
+        return Fraction(1, 2)
+    whole, _, rest = said.rpartition(" and ")
+    if whole and (ends := number_in_words(rest)) is not None and 0 < ends < 1:
+        return None if (number := number_in_words(whole)) is None or number.denominator > 1 else number + ends
+    words = [word for word in re.split(r"[\s-]+", re.sub(r"^an? ", "one ", said)) if word != "and"]
     part = _PARTS.get(words[-1].removesuffix("s")) if len(words) > 1 else None
     total, current, last = 0, 0, 10**12
     for word in words[: -1 if part else None]:
@@ -375,14 +395,27 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
     number, unit_text = split_unit(text, letters_are_units, is_quantity)
     unit = read_unit(unit_text) if unit_text else None
     words = unwrapped(number)
-    if re.match(r"[A-Za-z]{3}", words) and (said := number_in_words(words)) is not None:
-        return Scalar(said, unit, text)
+    if re.match(r"[A-Za-z]{3}|a ", words):
+        said, counted = _counted(words)
+        if said is not None:
+            number, unit = str(said), read_unit(counted) if counted else unit
     tree = parse(number)
     if unit is not None and (unit.dimension == () or unit in ANGLES):
         return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
     if isinstance(tree, Node) and (rows := _matrix_rows(tree)) is not None:
         return Matrix(rows)
     return Scalar(tree, unit, text)
+
+
+def _counted(words: str) -> tuple[Fraction | None, str]:
+    """`five dollars`: a number in words and what it counts."""
+    if (said := number_in_words(words)) is not None:
+        return said, ""
+    head, _, counted = words.rpartition(" ")
+    return (None, "") if counted in _CONTINUE or head.endswith(" and") else (number_in_words(head), counted)
+
+
+_CONTINUE = frozenset(["and", "squared", "cubed", *NUMBER_WORDS, *_TENS, *_POWERS, *_PARTS])
 
 
 def _read_numeral(text: str) -> Fraction | None:
@@ -427,6 +460,8 @@ def special_phrase(words: str) -> Value | None:
         return Many((), "set")
     if _ALL_REALS.fullmatch(plain):
         return Name("ℝ")
+    if goes := re.fullmatch(r"(?:it |the [a-z]+ )?(?:diverges|tends|goes) to (.*infinity)", plain):
+        return special_phrase(goes[1])
     if _ALL_INTEGERS.fullmatch(plain):
         return Name("ℤ")
     if (half := half_line(plain)) is not None:

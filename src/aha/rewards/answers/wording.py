@@ -14,6 +14,12 @@ _SIGNS = tuple(
         (rf"(?:is |are )?{_FEWER} than", "<"),
         (r"(?:is |does )?not equal(?: to)?", "≠"),
         (r"is equal to|equals|(?<=^[A-Za-z] )is(?= (?:-?\d|\\frac|\\sqrt))", "="),
+        (r"(?<=[\w})])\s*squared", "^2"),
+        (r"(?<=[\w})])\s*cubed", "^3"),
+        (r"(?:the )?cube root(?: of)? (\d+|[a-z])", r"\\sqrt[3]{\1}"),
+        (r"(?:the )?(?:square )?root(?: of)? (\d+|[a-z]|π)", r"\\sqrt{\1}"),
+        (r"(?:x is )?(?:from|between) (-?[\d.]+) (?:to|and) (-?[\d.]+),? ?\(?inclusive\)?", r"[\1,\2]"),
+        (r"(?:x is )?(?:from|between) (-?[\d.]+) (?:to|and) (-?[\d.]+),? ?\(?exclusive\)?", r"(\1,\2)"),
         (r"(?<=\d)\s*(?:out of|divided by|over)(?=\s*\d)", "/"),
     )
 )
