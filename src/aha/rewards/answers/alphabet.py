@@ -27,7 +27,7 @@ _BY_COMMAND = {command: symbol for symbol, commands in _SYMBOLS.items() for comm
 _BY_CHARACTER = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*",
     "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04", "✓": "", "✔": "", "✅": "",
-    "∛": "\x05", "″": "''", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
+    "∛": "\x05", "″": "''", "“": '"', "”": '"', "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "µ": "μ", "…": "...",
     "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03", "¢": "\x03cents\x03",
 }  # fmt: skip
@@ -77,7 +77,10 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     for pattern, replacement in (
         (r"\\(?:left|right)\s*\.", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\cr(?![A-Za-z])", r"\\\\ "),
-        (r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore|checkmark)(?![A-Za-z])|∴", " "),
+        (
+            r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore|checkmark)(?![A-Za-z])|∴",
+            " ",
+        ),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\h?phantom\s*\{[^{}]*\}", " "),
         (r"(?<=\))\s*(?:\\q?quad\s*)+(?=\()", ", "),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline)(?![A-Za-z])", " "),
@@ -86,16 +89,22 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"(?<![A-Za-z])\{\s*\}", " "),
         (r"\\(?:[dtcs]|nice)frac", r"\\frac"),
         (r"\\surd(?![A-Za-z])\s*(?=[\d{])|\\text\{\s*sqrt\s*\}", r"\\sqrt "),
-        (r"^(?:\\text\{)?\s*(?:so|thus|hence|therefore)\b,?\s*(?:we (?:have|get)\s*)?(?:\}|(?=[^{}]*$))", ""),
+        (
+            r"^(?:\\text\{)?\s*(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore)\b,?\s*(?:we (?:have|get)\s*)?(?:\}|(?=[^{}]*$))",
+            "",
+        ),
         (r",\s*(?:\\text\{\s*)?not\s*\}?\s*[\w.]+\s*$|\\text\{\s*only\s*\}\s*$", ""),
-        (r"^\\text\{\s*(?:[Tt]he )?(?:point|interval|set|(?:ordered )?pair|vector|solutions?|values?)(?: is| are)?:?\s*\}\s*(?=\S)", ""),
+        (
+            r"^\\text\{\s*(?:[Tt]he )?(?:point|interval|set|(?:ordered )?pair|vector|solutions?|values?)(?: is| are)?:?\s*\}\s*(?=\S)",
+            "",
+        ),
         (r"(?<!\\)\\[()[\]]", ""),
         (r"\((\d+)\)_", r"\1_"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|º|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", "°"),
         (r"\bdegrees?\s+([Cc]elsius|[Ff]ahrenheit)\b", lambda match: match[1].lower()),
         (r"°\s*(?:\\(?:text|mathrm)\{)?\s*([CF])(?![A-Za-z])\}?", lambda match: rf"\text{{{_DEGREES[match[1]]}}}"),
         (r"\\[dt]binom", r"\\binom"),
-        (r"\\(?:boxed|fbox)(?![A-Za-z])", ""),
+        (r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])", ""),
         (r"\\mathbb\s*\{?\s*([RZQNC])\s*\}?", lambda match: _DOUBLE_STRUCK[match[1]]),
         (r"\\(?:mathcal|bf|rm)(?![A-Za-z])", ""),
         (r"\\\{", "⦃"),

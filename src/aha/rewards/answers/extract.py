@@ -23,7 +23,7 @@ ALONE = 40
 _FENCE = re.compile(r"(?:<[a-z]{1,20}>)?[ \t]{0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)")
 _AFTER_FENCE = re.compile(r"\s*(?:</[a-z]{1,20}>\s*)?")
 _BRACE = re.compile(
-    r"(?=[\\{}])(?:(?P<box>\\{1,3}(?:boxed|fbox)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}])",
+    r"(?=[\\{}])(?:(?P<box>\\{1,3}(?:boxed|f(?:rame)?box)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}])",
     re.DOTALL,
 )
 _BETWEEN = re.compile(

@@ -74,7 +74,9 @@ class Sameness:
             given = Scalar(given.terms[0] / given.terms[1])
         if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
             given = Scalar(_selections(*chosen.groups()))
-        if isinstance(given, Many) and (mixed := re.fullmatch(r"(\d+) ∧ (\\frac\s*\{\d+\}\s*\{\d+\}|\d+/\d+)", given.text)):
+        if isinstance(given, Many) and (
+            mixed := re.fullmatch(r"(\d+) ∧ (\\frac\s*\{\d+\}\s*\{\d+\}|\d+/\d+)", given.text)
+        ):
             given = read(f"{mixed[1]} {mixed[2]}")
         if isinstance(given, Matrix) and [len(row) for row in given.rows] == [1]:
             given = Scalar(given.rows[0][0])
@@ -182,7 +184,9 @@ class Sameness:
             return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
         if isinstance(given, Scalar) and "I" in {name[0] for name in names(given.tree)}:
             return _is_multiple_of_identity(gold, given.tree)
-        if isinstance(given, Scalar) and isinstance(given.tree, Node) and given.tree.op == "binom":  # TeX's column of two
+        if (
+            isinstance(given, Scalar) and isinstance(given.tree, Node) and given.tree.op == "binom"
+        ):  # TeX's column of two
             given = Matrix(tuple((entry,) for entry in given.tree.args))
         if isinstance(given, Scalar) and [len(row) for row in gold.rows] == [1]:
             return equal(gold.rows[0][0], given.tree)

@@ -13,14 +13,17 @@ from typing import TypeAlias
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
 from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_unit
-from aha.rewards.answers.wording import half_line
+from aha.rewards.answers.wording import counted_in_words, half_line
 
 _NO_SOLUTION = re.compile(
     r"(there (is|are) )?(none|(no|not any)( real| integer)*( solutions?| roots?| values?| numbers?)( exists?)?"
     r"|no such [a-z]+( exists?)?)|(the )?empty set"
 )
 _ALL_REALS = re.compile(r"(all|any|every)( the)? real numbers?|all (reals|real [a-z])|the reals|the real numbers")
-_ALL_INTEGERS = re.compile(r"(all|any|every)( the)? integers?|(the )?integers")
+_NUMBER_SET = re.compile(
+    r"(?:the )?(?:set of )?(?:(?:all|any|every) )?(?:the )?(integer|natural number|rational number|complex number)s?"
+)
+_NUMBER_SETS = {"integer": "ℤ", "natural number": "ℕ", "rational number": "ℚ", "complex number": "ℂ"}
 _EXCEPT = re.compile(r"(?:all |any |every )?(?:reals|real numbers?) except(?: for)? (.+)")
 _UNDEFINED = re.compile(
     r"((the )?(limit|integral|series|sequence|sum|it) )?(does not exist|dne|(is )?(undefined|not defined|divergent)|diverges)"
@@ -96,15 +99,6 @@ class Name:
 
 Value: TypeAlias = "Scalar | Many | Relation | Combined | Matrix | Ratio | Residue | Name"
 
-NUMBER_WORDS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-]  # fmt: skip
-_TENS = {word: 10 * number for number, word in enumerate(
-    ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)}  # fmt: skip
-_POWERS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
-          "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}  # fmt: skip
 _SIGNS = "=<>≤≥≠≈≡∈"
 _THOUSANDS = re.compile(r"(?<![\d.,_'])[1-9]\d{0,2}(?:(?:([,' _])\d{3})(?:\1\d{3})*|(?:\.\d{3}){2,})(?![\d,'])")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
@@ -153,6 +147,7 @@ def _with_usual_parameter(text: str) -> str:
 def _stripped(text: str) -> str:
     """Without final punctuation, and without parentheses and braces around the whole, however many."""
     text = text.strip().rstrip(".,;").strip().lstrip("=≈ ")
+    text = re.sub(r'^"(.*)"$', r"\1", text)
     text = re.sub(r"^(?:\\text\{)?\s*(?:approximately|about|roughly)\s*\}?\s*(?=[\d\\-])", "", text)
     if inside := re.fullmatch(r"\\text\{([^{}]*\d[^{}]*)\}", text):
         text = inside[1].strip()
@@ -345,42 +340,6 @@ def _read_ratio(text: str) -> Value | None:
     return None
 
 
-def number_in_words(text: str) -> Fraction | None:
-    """A whole number or a fraction in English.
-
-    >>> number_in_words("minus two and a half"), number_in_words("half"), number_in_words("a quarter")
-    (Fraction(-5, 2), Fraction(1, 2), Fraction(1, 4))
-    >>> number_in_words("twenty-five"), number_in_words("two hundred and one"), number_in_words("Two thirds")
-    (Fraction(25, 1), Fraction(201, 1), Fraction(2, 3))
-    >>> number_in_words("third"), number_in_words("five one"), number_in_words("hundred")
-    (None, None, None)
-    """
-    said = text.casefold().strip()
-    if signed := re.fullmatch(r"(?:minus|negative)\s+(.+)", said):
-        return None if (number := number_in_words(signed[1])) is None else -number
-    if said == "half":
-        return Fraction(1, 2)
-    whole, _, rest = said.rpartition(" and ")
-    if whole and (ends := number_in_words(rest)) is not None and 0 < ends < 1:
-        return None if (number := number_in_words(whole)) is None or number.denominator > 1 else number + ends
-    words = [word for word in re.split(r"[\s-]+", re.sub(r"^an? ", "one ", said)) if word != "and"]
-    part = _PARTS.get(words[-1].removesuffix("s")) if len(words) > 1 else None
-    total, current, last = 0, 0, 10**12
-    for word in words[: -1 if part else None]:
-        small = NUMBER_WORDS.index(word) if word in NUMBER_WORDS else _TENS.get(word, 0)
-        if word in _POWERS and current:
-            current *= _POWERS[word]
-            if word != "hundred":
-                total, current = total + current, 0
-            last = _POWERS[word]
-        elif (word in NUMBER_WORDS or small) and small < last and (last != 10 or small < 10):
-            current += small
-            last = 10 if word in _TENS else 0
-        else:
-            return None
-    return Fraction(total + current, part or 1)
-
-
 def full_hour(plain: str) -> Ratio | None:
     """`9 a.m.`, `9 o'clock`. Without dots, `9 am` may also be a product."""
     match = re.fullmatch(r"(\d{1,2})\s*(?:([ap])\.?\s?m\.?|o'clock)", plain, re.IGNORECASE)
@@ -396,7 +355,7 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
     unit = read_unit(unit_text) if unit_text else None
     words = unwrapped(number)
     if re.match(r"[A-Za-z]{3}|a ", words):
-        said, counted = _counted(words)
+        said, counted = counted_in_words(words)
         if said is not None:
             number, unit = str(said), read_unit(counted) if counted else unit
     tree = parse(number)
@@ -405,17 +364,6 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
     if isinstance(tree, Node) and (rows := _matrix_rows(tree)) is not None:
         return Matrix(rows)
     return Scalar(tree, unit, text)
-
-
-def _counted(words: str) -> tuple[Fraction | None, str]:
-    """`five dollars`: a number in words and what it counts."""
-    if (said := number_in_words(words)) is not None:
-        return said, ""
-    head, _, counted = words.rpartition(" ")
-    return (None, "") if counted in _CONTINUE or head.endswith(" and") else (number_in_words(head), counted)
-
-
-_CONTINUE = frozenset(["and", "squared", "cubed", *NUMBER_WORDS, *_TENS, *_POWERS, *_PARTS])
 
 
 def _read_numeral(text: str) -> Fraction | None:
@@ -462,8 +410,8 @@ def special_phrase(words: str) -> Value | None:
         return Name("ℝ")
     if goes := re.fullmatch(r"(?:it |the [a-z]+ )?(?:diverges|tends|goes) to (.*infinity)", plain):
         return special_phrase(goes[1])
-    if _ALL_INTEGERS.fullmatch(plain):
-        return Name("ℤ")
+    if numbers := _NUMBER_SET.fullmatch(plain):
+        return Name(_NUMBER_SETS[numbers[1]])
     if (half := half_line(plain)) is not None:
         return read(half)
     if exception := _EXCEPT.fullmatch(plain):
