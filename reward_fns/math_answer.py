@@ -235,7 +235,7 @@ def _content(text: str) -> str:
     return "".join(
         word
         for word, after in zip(words, following, strict=False)
-        if word not in _FILLER or (len(after) < 2 and word not in _ARTICLES)
+        if word not in _FILLER or (len(after) < 2 and after != "a" and word not in _ARTICLES)
     )
 
 

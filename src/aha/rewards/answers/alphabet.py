@@ -132,6 +132,7 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(tg|ctg|arctg|cosec|arsinh|Log)(?![A-Za-z])", lambda match: "\\" + _ALIASES[match[1]]),
         (r"_\s*\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?", lambda match: f"_{{{_BASES.get(match[1], match[1])}}}"),
         (r"^\s*\\text\s*\{\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?:\s+is)?\s*:?\s*\}\s*:?", ""),
+        (r"^((?:\\(?:text|math)[a-z]*\{)?)\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer\s*(?:is\b|:)\s*:?", r"\1"),
         (r"(?<![\w)}])[_^]\s*\{?\s*(\d+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\d+)\s*\}?", _selections),
         (r"\\frac\s*\{\s*d\s*([a-z])\s*\}\s*\{\s*d\s*[a-z]\s*\}", r"\1'"),
         (r"\+\s*\\text\s*\{\s*(?:constant|const\.?|C)\s*\}", "+C"),

@@ -72,7 +72,7 @@ class Sameness:
             given = Scalar(Fraction(given.text.replace(",", ".")))
         if isinstance(given, Ratio) and len(given.terms) == 2 and not given.is_clock and given.terms[1]:
             given = Scalar(given.terms[0] / given.terms[1])
-        if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
+        if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\w{1,4}),\s*(\w{1,4})\)", given.text)):
             given = Scalar(_selections(*chosen.groups()))
         if isinstance(given, Many) and (
             mixed := re.fullmatch(r"(\d+) ∧ (\\frac\s*\{\d+\}\s*\{\d+\}|\d+/\d+)", given.text)
@@ -98,9 +98,9 @@ class Sameness:
         for one, other in ((gold, given), (given, gold)):
             if isinstance(one, Node) and one.op == "deg" and not _mentions_degrees_or_pi(other):
                 return equal(one.args[0], other)
-        if _with_common_logarithms(given) != given or _with_common_logarithms(gold) != gold:
-            if equal(_with_common_logarithms(gold), _with_common_logarithms(given)):
-                return True
+        common = _with_common_logarithms(gold), _with_common_logarithms(given)
+        if common != (gold, given) and equal(*common):
+            return True
         if self.percent:
             return equal(Node("/", (gold, Fraction(100))), given) or equal(gold, Node("/", (given, Fraction(100))))
         return False
@@ -207,6 +207,7 @@ class Sameness:
         return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
 
     def _residue(self, gold: Residue, given: Value) -> bool:
+        given = _residue_of(given)
         if not isinstance(given, Residue) or not equal(gold.modulus, given.modulus):
             return False
         try:
@@ -224,8 +225,8 @@ class Sameness:
 
 def _selections(kind: str, total: str, chosen: str) -> Tree:
     """`C(n, k)` and `P(n, k)`: selections without and with their order."""
-    binomial = Node("binom", (Fraction(total), Fraction(chosen)))
-    return binomial if kind == "C" else Node("*", (binomial, Node("!", (Fraction(chosen),))))
+    binomial = Node("binom", (parse(total), parse(chosen)))
+    return binomial if kind == "C" else Node("*", (binomial, Node("!", (parse(chosen),))))
 
 
 def _same_time(gold: Ratio, given: Ratio) -> bool:
@@ -234,6 +235,19 @@ def _same_time(gold: Ratio, given: Ratio) -> bool:
         return gold.suffix in ("", given.suffix)
     hours = [each.terms[0] % 12 + 12 * (each.suffix == "p") if each.suffix else each.terms[0] for each in (gold, given)]
     return bool(gold.suffix) != bool(given.suffix) and hours[0] == hours[1] and gold.terms[1:] == given.terms[1:]
+
+
+def _residue_of(given: Value) -> Value:
+    """`7k + 2, k ∈ ℤ` as 2 (mod 7)."""
+    if not (isinstance(given, Many) and len(given.items) == 2 and given.items[1] == Name("ℤ")):
+        return given
+    formula = _value_of(given.items[0]) if isinstance(given.items[0], Relation) else given.items[0]
+    if not isinstance(formula, Scalar) or set(names(formula.tree)) != {"k"}:
+        return given
+    start, then = (substitute(formula.tree, "k", Fraction(place)) for place in (0, 1))
+    step = Node("-", (then, start))
+    line = Node("+", (start, Node("*", ("k", step))))
+    return Residue(start, Node("abs", (step,))) if equal(formula.tree, line) else given
 
 
 def _same_remainder(gold: Tree, given: Residue) -> bool:

@@ -268,6 +268,8 @@ def _read_relation(text: str) -> Value | None:
     if len(pieces) == 1:
         return None
     signs = tuple(sign for _, sign in pieces[1:])
+    if signs[-1] == "≈" and not is_label(pieces[-2][0]):  # an exact value, and how large it is
+        return read(text[: text.rindex("≈")])
     if signs == ("∈",) and (is_label(pieces[0][0]) or is_tuple_of_names(pieces[0][0])):
         return read(pieces[1][0])
     if not all(piece for piece, _ in pieces) or "∈" in signs:
@@ -349,6 +351,9 @@ def full_hour(plain: str) -> Ratio | None:
 
 
 def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value:
+    for sign in "+*":
+        if any(dots in text for dots in _DOTS):  # 1 + 2 + … + 10
+            text = sign.join(_filled([piece for piece, _ in _split(text, sign)]))
     if (numeral := _read_numeral(text)) is not None:
         return Scalar(numeral, None, text)
     number, unit_text = split_unit(text, letters_are_units, is_quantity)

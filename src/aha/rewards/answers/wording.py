@@ -95,6 +95,9 @@ def number_in_words(text: str) -> Fraction | None:
     said = text.casefold().strip()
     if signed := re.fullmatch(r"(?:minus|negative)\s+(.+)", said):
         return None if (number := number_in_words(signed[1])) is None else -number
+    if quotient := re.fullmatch(r"(.+) (?:over|out of|divided by) (.+)", said):
+        above, below = map(number_in_words, quotient.groups())
+        return above / below if above is not None and below else None
     if said == "half":
         return Fraction(1, 2)
     whole, _, rest = said.rpartition(" and ")
