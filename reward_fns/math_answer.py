@@ -42,7 +42,8 @@ from aha.rewards.answers.alphabet import MAX_CHARACTERS, clean
 from aha.rewards.answers.errors import TooLarge, Unreadable
 from aha.rewards.answers.extract import reference_answer
 from aha.rewards.answers.sameness import Sameness, squeezed
-from aha.rewards.answers.values import Scalar, Value, number_in_words, read, special_phrase, unwrapped
+from aha.rewards.answers.values import Scalar, Value, read, special_phrase, unwrapped
+from aha.rewards.answers.wording import number_in_words
 from aha.rewards.contract import Completion, Problem, Score, final_answer
 
 LONGEST = 2 * MAX_CHARACTERS
@@ -204,11 +205,20 @@ def _same_words(ours: str, reference: str) -> bool:
     pairs = [re.split(r"\band\b|∧", unwrapped(text)) for text in (ours, reference)]
     if len(pairs[0]) == len(pairs[1]) == 2 and "," not in unwrapped(reference):
         return sorted(map(_content, pairs[0])) == sorted(map(_content, pairs[1]))
+    if reference[0] == "⦃" and ours[0] == "⦃":
+        members = [
+            {_content(item) for item in re.split(r"[,;]|\band\b|∧", text.strip("⦃⦄"))} for text in (ours, reference)
+        ]
+        return members[0] == members[1]
     return _same_judgement(unwrapped(ours).casefold(), unwrapped(reference).casefold())
 
 
 def _same_judgement(ours: str, reference: str) -> bool:
     """`No, it is not` for No: the word, a comma, and nothing that takes it back."""
+    if reference in ("true", "false") and re.fullmatch(
+        rf"(?:(?:the |this )?(?:statement|claim)|it) is {reference}", ours
+    ):
+        return True
     if reference not in _JUDGEMENTS or not re.match(rf"{reference}\s*[,;:.]\s", ours):
         return False
     contrary = _JUDGEMENTS - {reference} | ({"not", "but"} if reference in ("yes", "true") else {"but"})
@@ -225,7 +235,7 @@ def _content(text: str) -> str:
     return "".join(
         word
         for word, after in zip(words, following, strict=False)
-        if word not in _FILLER or (len(after) < 2 and word not in _ARTICLES)
+        if word not in _FILLER or (len(after) < 2 and after != "a" and word not in _ARTICLES)
     )
 
 

@@ -19,7 +19,7 @@ Case = dict[str, Any]
 
 CASES: dict[str, list[Case]] = {
     name: [json.loads(line) for line in (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()]
-    for name in ("math_cases.jsonl", "more_math_cases.jsonl", "fresh_math_cases.jsonl")
+    for name in ("math_cases.jsonl", "more_math_cases.jsonl", "fresh_math_cases.jsonl", "six_rounds_math_cases.jsonl")
 }
 ACCEPTED_SHARE = 0.98
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 
 from aha.rewards.answers.errors import TooLarge
+from aha.rewards.answers.wording import with_signs
 
 MAX_CHARACTERS = 4_000
 
@@ -25,8 +26,8 @@ _SYMBOLS = {
 _BY_COMMAND = {command: symbol for symbol, commands in _SYMBOLS.items() for command in commands.split()}
 _BY_CHARACTER = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*",
-    "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04",
-    "∛": "\x05", "″": "''", "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
+    "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "ϕ": "φ", "ϵ": "ε", "∼": "~", "∣": "|", "′": "'", "’": "'", "√": "\x04", "✓": "", "✔": "", "✅": "",
+    "∛": "\x05", "″": "''", "“": '"', "”": '"', "∶": ":", "∑": r"\sum", "∏": r"\prod", "⩽": "≤", "⩾": "≥", "º": "°", "。": ".", "，": ",",
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "µ": "μ", "…": "...",
     "€": "\x03euros\x03", "£": "\x03gbp\x03", "¥": "\x03yen\x03", "₹": "\x03rupees\x03", "¢": "\x03cents\x03",
 }  # fmt: skip
@@ -76,7 +77,10 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     for pattern, replacement in (
         (r"\\(?:left|right)\s*\.", ""),
         (r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\cr(?![A-Za-z])", r"\\\\ "),
-        (r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore)(?![A-Za-z])|∴", " "),
+        (
+            r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|boldmath|underline|mathop|therefore|checkmark)(?![A-Za-z])|∴",
+            " ",
+        ),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\h?phantom\s*\{[^{}]*\}", " "),
         (r"(?<=\))\s*(?:\\q?quad\s*)+(?=\()", ", "),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|hline)(?![A-Za-z])", " "),
@@ -84,13 +88,23 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(?:quad|qquad|hfill|enspace|thinspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~", " "),
         (r"(?<![A-Za-z])\{\s*\}", " "),
         (r"\\(?:[dtcs]|nice)frac", r"\\frac"),
+        (r"\\surd(?![A-Za-z])\s*(?=[\d{])|\\text\{\s*sqrt\s*\}", r"\\sqrt "),
+        (
+            r"^(?:\\text\{)?\s*(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore)\b,?\s*(?:we (?:have|get)\s*)?(?:\}|(?=[^{}]*$))",
+            "",
+        ),
+        (r",\s*(?:\\text\{\s*)?not\s*\}?\s*[\w.]+\s*$|\\text\{\s*only\s*\}\s*$", ""),
+        (
+            r"^\\text\{\s*(?:[Tt]he )?(?:point|interval|set|(?:ordered )?pair|vector|solutions?|values?)(?: is| are)?:?\s*\}\s*(?=\S)",
+            "",
+        ),
         (r"(?<!\\)\\[()[\]]", ""),
         (r"\((\d+)\)_", r"\1_"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|º|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", "°"),
         (r"\bdegrees?\s+([Cc]elsius|[Ff]ahrenheit)\b", lambda match: match[1].lower()),
         (r"°\s*(?:\\(?:text|mathrm)\{)?\s*([CF])(?![A-Za-z])\}?", lambda match: rf"\text{{{_DEGREES[match[1]]}}}"),
         (r"\\[dt]binom", r"\\binom"),
-        (r"\\(?:boxed|fbox)(?![A-Za-z])", ""),
+        (r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])", ""),
         (r"\\mathbb\s*\{?\s*([RZQNC])\s*\}?", lambda match: _DOUBLE_STRUCK[match[1]]),
         (r"\\(?:mathcal|bf|rm)(?![A-Za-z])", ""),
         (r"\\\{", "⦃"),
@@ -117,8 +131,10 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\(?:hat|vec|overrightarrow)\s*\{\s*([A-Za-z])\s*\}", r"\1"),
         (r"\\(tg|ctg|arctg|cosec|arsinh|Log)(?![A-Za-z])", lambda match: "\\" + _ALIASES[match[1]]),
         (r"_\s*\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?", lambda match: f"_{{{_BASES.get(match[1], match[1])}}}"),
-        (r"^\s*\\text\s*\{\s*(?:[Ff]inal )?[Aa]nswer\s*:?\s*\}\s*:?", ""),
+        (r"^\s*\\text\s*\{\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?:\s+is)?\s*:?\s*\}\s*:?", ""),
+        (r"^((?:\\(?:text|math)[a-z]*\{)?)\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer\s*(?:is\b|:)\s*:?", r"\1"),
         (r"(?<![\w)}])[_^]\s*\{?\s*(\d+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\d+)\s*\}?", _selections),
+        (r"\\frac\s*\{\s*d\s*([a-z])\s*\}\s*\{\s*d\s*[a-z]\s*\}", r"\1'"),
         (r"\+\s*\\text\s*\{\s*(?:constant|const\.?|C)\s*\}", "+C"),
     )
 )
@@ -145,6 +161,7 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<!\S)\$(?=\s*[\d.]+)(?!.*\$)", "\x03dollars\x03", text.strip()).replace("$", "")
     text = re.sub("\x03(\\w+)\x03", r"\\text{\1}", text)
     text = re.sub(r"\\([A-Za-z]+)", lambda match: _BY_COMMAND.get(match[1], match[0]), text)
+    text = with_signs(text)
     text = re.sub(r"(?<![A-Za-z\\{])(or|and)(?![A-Za-z}])", lambda match: "∨" if match[1] == "or" else "∧", text)
     text = re.sub(r"\\text\{\s*,?\s*(or|and)\s*\}", lambda match: "∨" if match[1] == "or" else "∧", text)
     text = re.sub(r",\s*([∨∧])", r"\1", text)

@@ -271,6 +271,7 @@ def _function(name: str) -> Callable[..., Any]:
         "/": lambda a, b: a / b,
         "neg": lambda a: -a,
         "abs": abs,
+        "conj": mpmath.conj,
         "deg": lambda a: a * mpmath.pi / 180,
         "rad": lambda a: a,
         "ln": _bounded_argument(mpmath.log),

@@ -23,7 +23,7 @@ ALONE = 40
 _FENCE = re.compile(r"(?:<[a-z]{1,20}>)?[ \t]{0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)")
 _AFTER_FENCE = re.compile(r"\s*(?:</[a-z]{1,20}>\s*)?")
 _BRACE = re.compile(
-    r"(?=[\\{}])(?:(?P<box>\\{1,3}(?:boxed|fbox)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}])",
+    r"(?=[\\{}])(?:(?P<box>\\{1,3}(?:boxed|f(?:rame)?box)\s{0,20}\{)|(?P<bare>\\{1,3}boxed\s{0,20}[0-9A-Za-z])|\\.|[{}])",
     re.DOTALL,
 )
 _BETWEEN = re.compile(
@@ -36,6 +36,7 @@ _STATED = re.compile(
     r"####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:)|^[#* ]*(?:final )?answer[* ]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+_OPENING = re.compile(r"^(?:(?:the|its|this) [a-z]{1,20}|it|this) (?:is|equals) (?:\*\*)?", re.IGNORECASE)
 _REMARK = re.compile(r"(?:in)?correct|right|wrong|verified|consistent", re.IGNORECASE)
 
 
@@ -150,7 +151,7 @@ def stated(text: str) -> str | None:
     marked = after_marker(text)
     if marked is not None:
         return marked
-    alone = text[: TAIL + 1].strip()
+    alone = _OPENING.sub("", text[: TAIL + 1].strip().strip("*"), count=1)
     return alone if 0 < len(alone) <= ALONE and "\n" not in alone and len(text) <= TAIL else None
 
 

@@ -21,7 +21,7 @@ MAX_DIGITS = 5_000
 
 @dataclass(frozen=True)
 class Node:
-    """An operation and its operands: `+ - * / ^ neg ! abs floor ceil det matrix row deg sum prod`, or a function."""
+    """An operation and its operands: `+ - * / ^ neg ! abs floor ceil conj det matrix row deg sum prod`, or a function."""
 
     op: str
     args: tuple[Tree, ...]
@@ -260,12 +260,22 @@ class _Parser:
             return self._series(name)
         if name == "begin":
             return self._matrix()
+        if name in ("overline", "bar"):
+            return self._conjugate()
         if name == "det":
             matrix = self.operand()
             return Node("det", matrix.args if isinstance(matrix, Node) and matrix.op == "matrix" else ())
         if name in FUNCTIONS:
             return self._function(name)
         raise Unreadable(f"\\{name} is not known here")
+
+    def _conjugate(self) -> Tree:
+        """`\\overline{2+i}`. Of letters, a bar may also mean a segment, a mean or digits: that is not known here."""
+        number = self.argument()
+        found = set(names(number))
+        if "i" not in found or found - {"i", "e", "π"}:
+            raise Unreadable("a bar over what is no complex number")
+        return Node("conj", (number,))
 
     def _root(self) -> Tree:
         degree: Tree = Fraction(2)

@@ -72,8 +72,14 @@ class Sameness:
             given = Scalar(Fraction(given.text.replace(",", ".")))
         if isinstance(given, Ratio) and len(given.terms) == 2 and not given.is_clock and given.terms[1]:
             given = Scalar(given.terms[0] / given.terms[1])
-        if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)", given.text)):
+        if isinstance(given, Many) and (chosen := re.fullmatch(r"([CP])\((\w{1,4}),\s*(\w{1,4})\)", given.text)):
             given = Scalar(_selections(*chosen.groups()))
+        if isinstance(given, Many) and (
+            mixed := re.fullmatch(r"(\d+) ∧ (\\frac\s*\{\d+\}\s*\{\d+\}|\d+/\d+)", given.text)
+        ):
+            given = read(f"{mixed[1]} {mixed[2]}")
+        if isinstance(given, Matrix) and [len(row) for row in given.rows] == [1]:
+            given = Scalar(given.rows[0][0])
         if isinstance(given, Residue):
             return _same_remainder(gold.tree, given)
         if not isinstance(given, Scalar):
@@ -92,6 +98,9 @@ class Sameness:
         for one, other in ((gold, given), (given, gold)):
             if isinstance(one, Node) and one.op == "deg" and not _mentions_degrees_or_pi(other):
                 return equal(one.args[0], other)
+        common = _with_common_logarithms(gold), _with_common_logarithms(given)
+        if common != (gold, given) and equal(*common):
+            return True
         if self.percent:
             return equal(Node("/", (gold, Fraction(100))), given) or equal(gold, Node("/", (given, Fraction(100))))
         return False
@@ -173,6 +182,12 @@ class Sameness:
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
             return self._many(_vector(gold), given) if all(len(row) == 1 for row in gold.rows) else False
+        if isinstance(given, Scalar) and "I" in {name[0] for name in names(given.tree)}:
+            return _is_multiple_of_identity(gold, given.tree)
+        if (
+            isinstance(given, Scalar) and isinstance(given.tree, Node) and given.tree.op == "binom"
+        ):  # TeX's column of two
+            given = Matrix(tuple((entry,) for entry in given.tree.args))
         if isinstance(given, Scalar) and [len(row) for row in gold.rows] == [1]:
             return equal(gold.rows[0][0], given.tree)
         if not isinstance(given, Matrix) or [len(row) for row in gold.rows] != [len(row) for row in given.rows]:
@@ -192,6 +207,7 @@ class Sameness:
         return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
 
     def _residue(self, gold: Residue, given: Value) -> bool:
+        given = _residue_of(given)
         if not isinstance(given, Residue) or not equal(gold.modulus, given.modulus):
             return False
         try:
@@ -209,8 +225,8 @@ class Sameness:
 
 def _selections(kind: str, total: str, chosen: str) -> Tree:
     """`C(n, k)` and `P(n, k)`: selections without and with their order."""
-    binomial = Node("binom", (Fraction(total), Fraction(chosen)))
-    return binomial if kind == "C" else Node("*", (binomial, Node("!", (Fraction(chosen),))))
+    binomial = Node("binom", (parse(total), parse(chosen)))
+    return binomial if kind == "C" else Node("*", (binomial, Node("!", (parse(chosen),))))
 
 
 def _same_time(gold: Ratio, given: Ratio) -> bool:
@@ -219,6 +235,19 @@ def _same_time(gold: Ratio, given: Ratio) -> bool:
         return gold.suffix in ("", given.suffix)
     hours = [each.terms[0] % 12 + 12 * (each.suffix == "p") if each.suffix else each.terms[0] for each in (gold, given)]
     return bool(gold.suffix) != bool(given.suffix) and hours[0] == hours[1] and gold.terms[1:] == given.terms[1:]
+
+
+def _residue_of(given: Value) -> Value:
+    """`7k + 2, k ∈ ℤ` as 2 (mod 7)."""
+    if not (isinstance(given, Many) and len(given.items) == 2 and given.items[1] == Name("ℤ")):
+        return given
+    formula = _value_of(given.items[0]) if isinstance(given.items[0], Relation) else given.items[0]
+    if not isinstance(formula, Scalar) or set(names(formula.tree)) != {"k"}:
+        return given
+    start, then = (substitute(formula.tree, "k", Fraction(place)) for place in (0, 1))
+    step = Node("-", (then, start))
+    line = Node("+", (start, Node("*", ("k", step))))
+    return Residue(start, Node("abs", (step,))) if equal(formula.tree, line) else given
 
 
 def _same_remainder(gold: Tree, given: Residue) -> bool:
@@ -285,6 +314,17 @@ def _vector(matrix: Matrix) -> Many:
     return Many(tuple(Scalar(row[0]) for row in matrix.rows) if single else (), "()")
 
 
+def _is_multiple_of_identity(matrix: Matrix, tree: Tree) -> bool:
+    """`2I`, `3I_2`: its entries are the formula with 1 for the identity, and with 0 where it is 0."""
+    size = len(matrix.rows)
+    if not all(len(row) == size for row in matrix.rows) or set(names(tree)) & {"I", f"I_{size}"} != set(names(tree)):
+        return False
+    entries = [tree, tree]
+    for name in ("I", f"I_{size}"):
+        entries = [substitute(entry, name, Fraction(value)) for value, entry in enumerate(entries)]
+    return all(equal(matrix.rows[i][j], entries[i == j]) for i in range(size) for j in range(size))
+
+
 def _round(brackets: str) -> str:
     return brackets.replace("⟨", "(").replace("⟩", ")")
 
@@ -308,6 +348,14 @@ def _with_constant_of(gold: Tree, given: Tree) -> Tree:
     return substitute(given, constant, "C") if isinstance(constant, str) else given
 
 
+def _with_common_logarithms(tree: Tree) -> Tree:
+    """`log x`, whose base is not written, as the logarithm of base ten; e is tried first."""
+    if not isinstance(tree, Node):
+        return tree
+    arguments = tuple(map(_with_common_logarithms, tree.args))
+    return Node("lg", arguments) if tree.op == "log" and len(arguments) == 1 else Node(tree.op, arguments)
+
+
 def _summands(tree: Tree) -> list[Tree]:
     if isinstance(tree, Node) and tree.op in ("+", "-"):
         return [*_summands(tree.args[0]), *(_summands(tree.args[1]) if tree.op == "+" else [])]
@@ -320,11 +368,36 @@ def _difference(relation: Relation) -> Tree:
 
 
 def _same_equation(gold: Relation, given: Relation) -> bool:
-    """The same equation, up to moving terms and multiplying by a number."""
+    """The same equation, up to moving terms, multiplying by a number and clearing denominators."""
     try:
-        return proportional(_difference(gold), _difference(given)) is not None
+        ours, theirs = _difference(gold), _difference(given)
     except Unreadable:
         return False
+    if proportional(ours, theirs) is not None:
+        return True
+    cleared = [_over_one_denominator(tree)[0] for tree in (ours, theirs)]
+    return cleared != [ours, theirs] and proportional(*cleared) is not None
+
+
+def _over_one_denominator(tree: Tree) -> tuple[Tree, Tree]:
+    """Numerator and denominator, where the denominator mentions a variable: `y - 12/x` is `(yx - 12) / x`."""
+    one = Fraction(1)
+    if not isinstance(tree, Node) or tree.op not in ("+", "-", "*", "/", "neg"):
+        return tree, one
+    parts = [_over_one_denominator(argument) for argument in tree.args]
+    if tree.op == "/" and next(names(tree.args[1]), None) is not None:
+        parts[1] = parts[1][1], parts[1][0]
+    elif tree.op == "/" or all(below == one for _, below in parts):
+        return (tree, one) if parts[0][1] == one else (Node("/", (parts[0][0], tree.args[1])), parts[0][1])
+    (above, below), (other_above, other_below) = parts[0], parts[-1]
+    if tree.op == "neg":
+        return Node("neg", (above,)), below
+    if tree.op in "*/":
+        return Node("*", (above, other_above)), Node("*", (below, other_below))
+    if below == other_below:
+        return Node(tree.op, (above, other_above)), below
+    crossed = Node("*", (above, other_below)), Node("*", (other_above, below))
+    return Node(tree.op, crossed), Node("*", (below, other_below))
 
 
 def _same_inequality(gold: Relation, given: Relation) -> bool:

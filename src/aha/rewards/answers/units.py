@@ -27,6 +27,7 @@ s: ms 1/1000, millisecond 1/1000, s 1, sec 1, second 1, min 60, minute 60, h 360
 month: month 1, year 12, yr 12
 dollar: dollar 1, usd 1, buck 1, cent 1/100
 euro: euro 1, eur 1
+rupee: rupee 1, rs 1, inr 1
 gbp: gbp 1
 deg: deg 1, degree 1, ° 1
 rad: rad 1, radian 1
@@ -69,6 +70,7 @@ _WORD_UNIT = re.compile(
     r"(?<=[\d})])\s+([A-Za-z]{2,}[A-Za-z /^{}\d.]*|(?:m|g|s|h|L|l)(?:\^\{?\d\}?)?(?:/[a-z]+(?:\^\{?\d\}?)?)?)$"
 )
 _NOT_UNITS = frozenset([
+    "factorial", "times", "plus", "minus", "halves", "thirds", "fourths", "fifths", "sixths", "eighths", "tenths",
     "or", "and", "not", "if", "when", "where", "is", "for", "but", "no", "than", "to", "nor", "either", "maybe",
 ])  # fmt: skip
 
@@ -82,7 +84,7 @@ def split_unit(text: str, letters_are_units: bool, is_quantity: bool = False) ->
 
     Only text (`\\text{…}`, or words) is a unit, and letters where a quantity is expected.
     """
-    currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees)\}\s*", text)
+    currency = re.match(r"([+-]?)\s*\\text\{(dollars|euros|gbp|yen|rupees|usd|eur|rs)\.?\s*\}\s*", text, re.IGNORECASE)
     if currency:
         number, multiple = split_unit(text[currency.end() :], letters_are_units)
         return currency[1] + number, f"{multiple} {currency[2]}"
@@ -137,12 +139,14 @@ def _is_unit_word(text: str) -> bool:
     return all(len(word) >= 4 or word in _UNITS or word.removesuffix("s") in _UNITS for word in words)
 
 
+_ADJECTIVES = re.compile(r"(?<=\w)\s+(?:long|wide|tall|high|deep|old|away|apart)\s*$")
 _UNIT_TOKEN = re.compile(r"[A-Za-z°μΩ]+|\^\s*\{?\s*-?\d+|/")
 
 
 def read_unit(text: str) -> Unit:
     """The unit that words name; unknown words (apples) are units of their own."""
     text = _unwrapped_unit(text)
+    text = _ADJECTIVES.sub("", text)
     words, rest = _UNIT_TOKEN.findall(text), _UNIT_TOKEN.sub("", text)
     if not words or len(words) > 6 or rest.strip(" {}()*") or any(word.casefold() in _NOT_UNITS for word in words):
         raise Unreadable("text behind a number that is no unit")

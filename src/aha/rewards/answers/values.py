@@ -13,13 +13,17 @@ from typing import TypeAlias
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
 from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_unit
+from aha.rewards.answers.wording import counted_in_words, half_line
 
 _NO_SOLUTION = re.compile(
     r"(there (is|are) )?(none|(no|not any)( real| integer)*( solutions?| roots?| values?| numbers?)( exists?)?"
     r"|no such [a-z]+( exists?)?)|(the )?empty set"
 )
 _ALL_REALS = re.compile(r"(all|any|every)( the)? real numbers?|all (reals|real [a-z])|the reals|the real numbers")
-_ALL_INTEGERS = re.compile(r"(all|any|every)( the)? integers?|(the )?integers")
+_NUMBER_SET = re.compile(
+    r"(?:the )?(?:set of )?(?:(?:all|any|every) )?(?:the )?(integer|natural number|rational number|complex number)s?"
+)
+_NUMBER_SETS = {"integer": "ℤ", "natural number": "ℕ", "rational number": "ℚ", "complex number": "ℂ"}
 _EXCEPT = re.compile(r"(?:all |any |every )?(?:reals|real numbers?) except(?: for)? (.+)")
 _UNDEFINED = re.compile(
     r"((the )?(limit|integral|series|sequence|sum|it) )?(does not exist|dne|(is )?(undefined|not defined|divergent)|diverges)"
@@ -95,15 +99,6 @@ class Name:
 
 Value: TypeAlias = "Scalar | Many | Relation | Combined | Matrix | Ratio | Residue | Name"
 
-NUMBER_WORDS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-]  # fmt: skip
-_TENS = {word: 10 * number for number, word in enumerate(
-    ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)}  # fmt: skip
-_POWERS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
-          "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}  # fmt: skip
 _SIGNS = "=<>≤≥≠≈≡∈"
 _THOUSANDS = re.compile(r"(?<![\d.,_'])[1-9]\d{0,2}(?:(?:([,' _])\d{3})(?:\1\d{3})*|(?:\.\d{3}){2,})(?![\d,'])")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
@@ -117,7 +112,9 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     text = _stripped(text)
     if (found := special_phrase(unwrapped(text))) is not None:
         return found
+    text = _with_usual_parameter(text)
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
+    text = re.sub(r"ℝ\s*(?:(?:\^\{?\+\}?|_\{?0\}?){2}|_\{?≥\s*0\}?)", "[0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?-\}?|_\{?(?:-|<\s*0)\}?)", "(-∞,0)", text)
     if text in "ℝℤℚℕℂ":
@@ -139,9 +136,18 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     return _read_scalar(text, letters_are_units, is_quantity)
 
 
+def _with_usual_parameter(text: str) -> str:
+    """`π/4 + nπ, n ∈ ℤ` with k for n: the letter of a whole number that runs is free."""
+    match = re.search(r"(?<![A-Za-z\\])([a-z])\s*∈\s*ℤ\s*$", text)
+    if match is None or match[1] == "k" or re.search(r"(?<![A-Za-z\\])k(?![A-Za-z])", text):
+        return text
+    return re.sub(rf"(?<![A-Za-z\\]){match[1]}(?![A-Za-z])", "k", text)
+
+
 def _stripped(text: str) -> str:
     """Without final punctuation, and without parentheses and braces around the whole, however many."""
     text = text.strip().rstrip(".,;").strip().lstrip("=≈ ")
+    text = re.sub(r'^"(.*)"$', r"\1", text)
     text = re.sub(r"^(?:\\text\{)?\s*(?:approximately|about|roughly)\s*\}?\s*(?=[\d\\-])", "", text)
     if inside := re.fullmatch(r"\\text\{([^{}]*\d[^{}]*)\}", text):
         text = inside[1].strip()
@@ -199,7 +205,7 @@ def _read_thousands(text: str) -> Value | None:
 def _read_joined(text: str) -> Value | None:
     """`a or b`, `a and b`, `A ∪ B`, `a, b`: the loosest sign first."""
     for sign in ("∨", ";", "∧", ",", "∪", "∩", "∖"):
-        pieces = [piece for piece, _ in _split(text, sign)]
+        pieces = _filled([piece for piece, _ in _split(text, sign)])
         if len(pieces) == 1:
             continue
         if sign in ",;∧" and not pieces[-1]:
@@ -213,6 +219,22 @@ def _read_joined(text: str) -> Value | None:
             return Combined("∨" if sign == "∨" else "∧", parts)
         return _listed(parts, text)
     return None
+
+
+_DOTS = (r"\ldots", r"\dots", r"\cdots", "...")
+LONGEST_PROGRESSION = 100
+
+
+def _filled(pieces: list[str]) -> list[str]:
+    """`1, 2, …, 5` in full: whole numbers in equal steps."""
+    at = next((place for place, piece in enumerate(pieces) if piece in _DOTS), 0)
+    if at < 2 or at + 1 == len(pieces) or not all(re.fullmatch(r"-?\d{1,9}", pieces[at + k]) for k in (-2, -1, 1)):
+        return pieces
+    before, last, end = (int(pieces[at + k]) for k in (-2, -1, 1))
+    step = last - before
+    if step == 0 or (end - last) % step or not 0 < (end - last) // step <= LONGEST_PROGRESSION:
+        return pieces
+    return [*pieces[:at], *map(str, range(last + step, end, step)), *pieces[at + 1 :]]
 
 
 def _is_inequality(value: Value) -> bool:
@@ -246,6 +268,8 @@ def _read_relation(text: str) -> Value | None:
     if len(pieces) == 1:
         return None
     signs = tuple(sign for _, sign in pieces[1:])
+    if signs[-1] == "≈" and not is_label(pieces[-2][0]):  # an exact value, and how large it is
+        return read(text[: text.rindex("≈")])
     if signs == ("∈",) and (is_label(pieces[0][0]) or is_tuple_of_names(pieces[0][0])):
         return read(pieces[1][0])
     if not all(piece for piece, _ in pieces) or "∈" in signs:
@@ -255,7 +279,7 @@ def _read_relation(text: str) -> Value | None:
 
 def _read_plus_minus(text: str) -> Value | None:
     """`1 ± √2` is two values; signs that occur together are read together."""
-    if "±" not in text and "∓" not in text:
+    if ("±" not in text and "∓" not in text) or (text[0], text[-1]) == ("⦃", "⦄"):
         return None
     upper, lower = text.replace("±", "+").replace("∓", "-"), text.replace("±", "-").replace("∓", "+")
     return _listed((read(upper), read(lower)), text)
@@ -300,7 +324,7 @@ def _read_set(inner: str, text: str) -> Value:
     builder = re.fullmatch(r"\s*([A-Za-z])\s*(?:∈\s*(ℝ)\s*)?[|:](.*)", inner)
     if builder:
         return read(builder[3])
-    items = _listed(tuple(read(piece) for piece, _ in _split(inner, ",;")), text)
+    items = _listed(tuple(read(piece) for piece in _filled([piece for piece, _ in _split(inner, ",;")])), text)
     return Many(items.items, "set", text)
 
 
@@ -318,31 +342,6 @@ def _read_ratio(text: str) -> Value | None:
     return None
 
 
-def number_in_words(text: str) -> Fraction | None:
-    """
-    >>> number_in_words("twenty-five"), number_in_words("two hundred and one"), number_in_words("Two thirds")
-    (Fraction(25, 1), Fraction(201, 1), Fraction(2, 3))
-    >>> number_in_words("third"), number_in_words("five one"), number_in_words("hundred")
-    (None, None, None)
-    """
-    words = [word for word in re.split(r"[\s-]+", text.casefold()) if word != "and"]
-    part = _PARTS.get(words[-1].removesuffix("s")) if len(words) > 1 else None
-    total, current, last = 0, 0, 10**12
-    for word in words[: -1 if part else None]:
-        small = NUMBER_WORDS.index(word) if word in NUMBER_WORDS else _TENS.get(word, 0)
-        if word in _POWERS and current:
-            current *= _POWERS[word]
-            if word != "hundred":
-                total, current = total + current, 0
-            last = _POWERS[word]
-        elif (word in NUMBER_WORDS or small) and small < last and (last != 10 or small < 10):
-            current += small
-            last = 10 if word in _TENS else 0
-        else:
-            return None
-    return Fraction(total + current, part or 1)
-
-
 def full_hour(plain: str) -> Ratio | None:
     """`9 a.m.`, `9 o'clock`. Without dots, `9 am` may also be a product."""
     match = re.fullmatch(r"(\d{1,2})\s*(?:([ap])\.?\s?m\.?|o'clock)", plain, re.IGNORECASE)
@@ -352,13 +351,18 @@ def full_hour(plain: str) -> Ratio | None:
 
 
 def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value:
+    for sign in "+*":
+        if any(dots in text for dots in _DOTS):  # 1 + 2 + … + 10
+            text = sign.join(_filled([piece for piece, _ in _split(text, sign)]))
     if (numeral := _read_numeral(text)) is not None:
         return Scalar(numeral, None, text)
     number, unit_text = split_unit(text, letters_are_units, is_quantity)
     unit = read_unit(unit_text) if unit_text else None
     words = unwrapped(number)
-    if re.match(r"[A-Za-z]{3}", words) and (said := number_in_words(words)) is not None:
-        return Scalar(said, unit, text)
+    if re.match(r"[A-Za-z]{3}|a ", words):
+        said, counted = counted_in_words(words)
+        if said is not None:
+            number, unit = str(said), read_unit(counted) if counted else unit
     tree = parse(number)
     if unit is not None and (unit.dimension == () or unit in ANGLES):
         return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
@@ -369,7 +373,7 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
 
 def _read_numeral(text: str) -> Fraction | None:
     """`FF_{16}`: a numeral whose digits include letters."""
-    match = re.fullmatch(r"\(?([0-9A-Z]+)\)?_\{?(\d\d)\}?", text)
+    match = re.fullmatch(r"\(?(?:\\text\{)?([0-9A-Z]+)\}?\)?_\{?(\d\d)\}?", text)
     if match is None or match[1].isdigit() or len(match[1]) > 40:
         return None
     try:
@@ -409,8 +413,12 @@ def special_phrase(words: str) -> Value | None:
         return Many((), "set")
     if _ALL_REALS.fullmatch(plain):
         return Name("ℝ")
-    if _ALL_INTEGERS.fullmatch(plain):
-        return Name("ℤ")
+    if goes := re.fullmatch(r"(?:it |the [a-z]+ )?(?:diverges|tends|goes) to (.*infinity)", plain):
+        return special_phrase(goes[1])
+    if numbers := _NUMBER_SET.fullmatch(plain):
+        return Name(_NUMBER_SETS[numbers[1]])
+    if (half := half_line(plain)) is not None:
+        return read(half)
     if exception := _EXCEPT.fullmatch(plain):
         return Combined("∖", (Name("ℝ"), read(exception[1])))
     if re.fullmatch(r"(there are )?(an )?infinite(ly many)?( number of)?( solutions?| values?| ways)?", plain):
