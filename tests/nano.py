@@ -52,8 +52,8 @@ eval:
 NANO = NANO.replace("REWARD", str(ROOT / "tests" / "digit_share.py"))
 
 
-BESIDE_THE_TESTS = dict(os.environ, PYTHONPATH=str(ROOT / "tests"))
-"""The environment of a script that imports what tests share, as pytest's own `pythonpath` lets the tests do."""
+BESIDE_THE_TESTS = dict(os.environ, PYTHONPATH=f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'src'}")
+"""The environment of a script that imports what tests share, as pytest's own `pythonpath` lets the tests do; and this aha."""
 
 
 def aha(*arguments: str | Path, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -407,7 +407,7 @@ def _collecting(events: Iterator[Event], figures: list[dict[str, Any]]) -> Itera
 def bench_memory() -> None:
     """Measure the memory of a training step on a CPU.
 
-    SmolLM2-135M with random weights, 4 x 512 tokens, supervised and GRPO: TRL's stock path, and ours.
+    SmolLM2-135M with random weights, 2 x 512 tokens, supervised and GRPO: TRL's stock path, and ours.
     """
     columns = ("stage", "path", "GiB before the step", "GiB at its peak", "the step alone", "tokens/s")
     table = Table(*columns, box=None, pad_edge=False)

@@ -250,7 +250,7 @@ def measure_memory() -> Iterator[Event]:
                 "stage": stage,
                 "kernels": way,
                 "shape": "smollm2-135m",
-                "micro": 4,
+                "micro": 2,
                 "lengths": lengths,
                 "device": "cpu",
             }
@@ -258,7 +258,7 @@ def measure_memory() -> Iterator[Event]:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 found = folder / "figures.json"
-                yield Event("start", part, "SmolLM2-135M, 4 x 512 tokens")
+                yield Event("start", part, "SmolLM2-135M, 2 x 512 tokens, two steps")
                 command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), str(found)]
                 yield from _watch(command, folder, part)
                 yield Event("done", part, facts={"seconds": time.time() - began, "figures": read_json(found)})

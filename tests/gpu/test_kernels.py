@@ -77,7 +77,8 @@ def step(folder: Path, stage: str, tokens: int, kernels: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "aha.train.footprint", json.dumps(case), folder / f"{kernels}.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=BESIDE_THE_TESTS)
     if done.returncode:
-        failure = json.loads((folder / "failure.json").read_text())
+        told = folder / "failure.json"
+        failure = json.loads(told.read_text()) if told.exists() else {"message": done.stderr[-3000:]}
         assert kernels == "torch" and "out of memory" in failure["message"], failure
         return {"peak_gib": float("inf"), "tokens_per_second": 0.0, "parity": {"compared": False}}
     return json.loads((folder / f"{kernels}.json").read_text())

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
+from torch.utils._python_dispatch import TorchDispatchMode
 from trl.trainer.sft_trainer import _chunked_cross_entropy_loss
 
 from aha.models.kernels import chunked_logprobs
+from aha.recipe.memory import GRPO_CHUNK
 
 ROWS, TOKENS, WIDTH, WORDS = 3, 11, 16, 96
 # dtype: (atol, rtol) against float64, for losses and gradients of size one. bfloat16 inputs have eight bits, and Liger
@@ -134,3 +136,23 @@ def test_chunked_logprobs(temperature: float) -> None:
     true = (batch["hidden"] @ batch["head"].T / temperature).log_softmax(-1).gather(-1, batch["ids"][..., None])[..., 0]
     got = chunked_logprobs(batch["hidden"].float(), batch["head"].float(), batch["ids"], None, temperature)
     torch.testing.assert_close(got.double(), true, atol=1e-5, rtol=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """The most values that one result has had."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.values = max(self.values, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
+
+
+def test_chunked_logprobs_hold_the_piece_that_the_planner_counts() -> None:
+    """Three completions, each longer and wider than a piece."""
+    tokens, words = (size + 100 for size in GRPO_CHUNK)
+    hidden, head, ids = torch.zeros(3, tokens, 2), torch.zeros(words, 2), torch.zeros(3, tokens, dtype=torch.long)
+    with Largest() as seen:
+        chunked_logprobs(hidden, head, ids, None, 1.0)
+    assert seen.values == GRPO_CHUNK[0] * GRPO_CHUNK[1]

@@ -14,12 +14,12 @@ in mixed bfloat16. A few steps of each; the recipe's batches and lengths where n
     SmolLM2 cpt, gradient_checkpointing                            3.52      3.62   0.97
     SmolLM2 distill, 4 x 256                                       4.32      4.06   1.06
     SmolLM2 distill, 12 x 256                                      6.43      6.74   0.95
-    SmolLM2 grpo, micro_batch 8                                    6.37      6.25   1.02
-    SmolLM2 grpo, max_tokens 128, kv_cache_gib 2                   9.74      9.17   1.06
+    SmolLM2 grpo, micro_batch 8                                    6.42      6.25   1.03
+    SmolLM2 grpo, max_tokens 128, kv_cache_gib 2                   9.79      9.17   1.07
     tiny cpt, 512 x 64                                             2.41      2.71   0.89
     tiny cpt and distill, in bfloat16                              0.67      0.72   0.94
-    tiny grpo, in bfloat16                                         2.18      2.33   0.94
-    tiny grpo, micro_batch 256                                     3.43      3.04   1.13
+    tiny grpo, in bfloat16                                         2.13      2.33   0.92
+    tiny grpo, micro_batch 256                                     3.42      3.04   1.13
     ========================================================  =========  ========  =====
 
     ========================================================  =========  ========  =====
@@ -30,12 +30,18 @@ in mixed bfloat16. A few steps of each; the recipe's batches and lengths where n
     tiny grpo                                                      2.40      2.41   1.00
     tiny cpt, 512 x 64, all of its million tokens                  2.46      2.81   0.88
     SmolLM2 cpt, four steps                                        5.41      5.30   1.02
-    SmolLM2 grpo, three steps                                      7.79      7.10   1.10
+    SmolLM2 grpo, three steps                                      7.80      7.10   1.10
     ========================================================  =========  ========  =====
 
-GRPO is predicted for sequences of full length, and they are shorter. Its runs of SmolLM2 had the forward pass of Liger's
-loss under autocast, as the formulas have it; TRL 1.13 leaves it outside, in float32, and the recipe then takes 8.82 where
-7.83 is predicted. On a GPU nothing has been measured.
+    ========================================================  =========  ========  =====
+    run again once GRPO's scores came in pieces too           predicted  observed  ratio
+    ========================================================  =========  ========  =====
+    SmolLM2 grpo, micro_batch 8, prompts_per_step 2                6.29      6.27   1.00
+    tiny grpo                                                      2.40      2.33   1.03
+    tiny grpo, micro_batch 256                                     3.42      3.26   1.05
+    ========================================================  =========  ========  =====
+
+GRPO is predicted for sequences of full length, and they are shorter. On a GPU nothing has been measured.
 """
 
 from __future__ import annotations

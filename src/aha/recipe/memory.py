@@ -6,8 +6,9 @@ bytes per token for what the backward pass waits for (Korthikanti et al. 2022, a
 counted anew for the layers that run here, and a test counts them again in autograd. What cannot be derived is in
 recipe/measured.py, with predictions beside what runs then took; the engines' part is in recipe/engines.py.
 
-A stage has moments (the end of a forward pass, of a backward pass; in GRPO also scoring and sampling). The prediction is
-the largest of them.
+A stage has moments (the end of a forward pass, of a backward pass; in GRPO also sampling). The prediction is the
+largest of them. The scores that GRPO takes before its loss need less than the loss: the same chunk of logits
+(train/logprobs.py), or all of them at 8 bytes instead of 16, and the activations of one layer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BUCKET = 5e8
 SFT_CHUNK = 256
 """Tokens whose logits TRL's chunked loss holds at a time."""
 GRPO_CHUNK = (2048, 4096)
-"""Tokens and words whose logits Liger's GRPO loss holds at a time."""
+"""Tokens (of one completion) and words whose logits Liger's GRPO loss holds at a time."""
 
 
 class Memory(Block):
@@ -139,7 +140,7 @@ def peak_memory(load: Load) -> Memory:
     """The moment that needs most, part by part."""
     moments = {"forward": _forward(load), "backward": _backward(load)}
     if isinstance(load.block, Grpo):
-        moments |= {"scoring": _scoring(load, load.block), "sampling": _sampling(load, load.block)}
+        moments["sampling"] = _sampling(load, load.block)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = {name: round(size / GIB, 4) for name, size in moments[moment].items() if size}
     total = round(sum(parts.values()), 4)
@@ -178,13 +179,6 @@ def _backward(load: Load) -> dict[str, float]:
     """The end of the backward pass: all gradients are there, and the activations of one layer."""
     one_layer = load.tokens * layer_bytes(load, load.shape)
     parts = _kept(load) | {"gradients": _gradients(load), "activations": one_layer, "casts": _casts(load)}
-    return parts | {"engine": aside(load)}
-
-
-def _scoring(load: Load, block: Grpo) -> dict[str, float]:
-    """GRPO reads its own log-probabilities of what was sampled: one layer's activations and the whole logits."""
-    activations = load.tokens * layer_bytes(load, load.shape)
-    parts = _kept(load) | {"activations": activations, "logits": _scored_logits(load, block), "casts": _casts(load)}
     return parts | {"engine": aside(load)}
 
 
@@ -276,15 +270,15 @@ def _loss_logits(load: Load) -> float:
     """What the loss holds of the logits: all of them (bfloat16, twice float32, log-softmax, gradient), or a chunk.
 
     Chunked in TRL: 256 tokens, in bfloat16 and four times in float32. Liger's supervised loss: as many tokens at a time as
-    make the chunk as large as the hidden states. Liger's GRPO loss: 2048 tokens × 4096 words. Beside a chunk stands what
+    make the chunk as large as the hidden states. Liger's GRPO loss: see `_grpo_chunk`. Beside a chunk stands what
     the head gets: see `_head`.
     """
     shape, words = load.shape, load.shape.vocabulary
-    if load.recipe.kernels == "torch" or (isinstance(load.block, Grpo) and plain_loss(load.block)):
+    if _whole_logits(load):
         kept = load.micro * load.block.rollout.max_tokens if isinstance(load.block, Grpo) else load.tokens
         return 16.0 * kept * words
     if isinstance(load.block, Grpo):
-        return 16.0 * min(GRPO_CHUNK[0], load.tokens) * min(GRPO_CHUNK[1], words) + _head(load)
+        return _grpo_chunk(load, load.block) + _head(load)
     if load.on_gpu:
         rows = math.ceil(load.tokens / math.ceil(words / shape.hidden))
         return 8.0 * words * 2 ** math.ceil(math.log2(rows)) + _head(load)
@@ -307,14 +301,17 @@ def _head(load: Load) -> float:
     return 0.0 if load.block.lora else float(width * head)
 
 
-def _scored_logits(load: Load, block: Grpo) -> float:
-    """The logits of every completion token of a micro-batch: once as they come, once divided by the temperature.
+def _whole_logits(load: Load) -> bool:
+    """Whether no loss in chunks is taken: the recipe does not want one, or none knows what it asks for."""
+    return load.recipe.kernels == "torch" or (isinstance(load.block, Grpo) and plain_loss(load.block) is not None)
 
-    Trainers outside DeepSpeed turn them to float32 first. The log-softmax takes one row of the batch more.
+
+def _grpo_chunk(load: Load, block: Grpo) -> float:
+    """One completion at a time, in pieces of 2048 tokens × 4096 words.
+
+    Four of them in float32: logits, less their largest, the exponential, and the one before.
     """
-    width = 2 if load.parallel in ("zero2", "zero3") and load.precision.name == "bfloat16" else 4
-    row = float(block.rollout.max_tokens * load.shape.vocabulary * width)
-    return 2 * load.micro * row + row
+    return 16.0 * min(GRPO_CHUNK[0], block.rollout.max_tokens) * min(GRPO_CHUNK[1], load.shape.vocabulary)
 
 
 def _runtime(load: Load) -> float:

@@ -104,7 +104,7 @@ def foretell(plan: Plan, directory: str) -> list[str]:
 
 
 def _memory_in_words(memory: Memory) -> str:
-    """`memory 61.2 of 80 GiB (scoring): logits 27.0 · optimiser 11.5 · …`, the largest part first."""
+    """`memory 41.7 of 80 GiB per device, peak in sampling: engine 23.9 · optimiser 11.5 · …`, the largest part first."""
     of = "" if memory.available is None else f" of {memory.available:.1f}"
     parts = sorted(memory.parts.items(), key=lambda part: -part[1])
     listed = " · ".join(f"{name} {_gib(size)}" for name, size in parts if _gib(size) != "0.00")

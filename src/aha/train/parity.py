@@ -186,7 +186,7 @@ class Measured(NamedTuple):
             signs = torch.empty_like(flat).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
             norms.append(float(flat.norm()))
             products.append(float(flat @ signs))
-        return cls(float(loss), math.hypot(*norms), products)
+        return cls(float(loss.detach()), math.hypot(*norms), products)
 
     def distance(self, plain: Measured) -> float:
         """Between the two gradients, as a share of the plain one's norm."""

@@ -107,9 +107,13 @@ class WorstCase:
         return batch, {"num_items_in_batch": torch.tensor(micro * lengths[0], device=self.args.device)}  # type: ignore[attr-defined]
 
     def _completions(self, micro: int, prompt: int, completion: int, words: int) -> Batch:
-        """A GRPO micro-batch of full length, scored as TRL scores it before the loss."""
+        """A GRPO micro-batch of full length, scored as TRL scores it before the loss.
+
+        The completions differ: of equal ones the advantages would cancel, and no gradient be left to compare.
+        """
         device = self.args.device  # type: ignore[attr-defined]
-        ids = torch.arange(prompt + completion, device=device).remainder(words).repeat(micro, 1)
+        drawn = torch.Generator(device).manual_seed(0)
+        ids = torch.randint(words, (micro, prompt + completion), generator=drawn, device=device)
         mask = torch.ones_like(ids)
         with torch.no_grad():
             scores, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, completion, micro)  # type: ignore[attr-defined]
