@@ -32,6 +32,8 @@ STAGES = {"1-cpt": 8, "2-distill": 8, "3-grpo": 6}
 KILLS = int(os.environ.get("AHA_KILLS", "3"))
 OF_THE_CLOCK = ("time", "tokens_per_second", "seconds")
 """What two runs of one seed may differ in: metrics whose names hold one of these."""
+OF_THE_PROCESS = ("arrived", "mismatch_probes")
+"""And in these: each process takes its probes of the engine from its own first rollouts (train/probes.py)."""
 
 
 def kill_in(process: subprocess.Popen, stage: Path, inside_a_save: bool, rng: random.Random) -> str | None:
@@ -57,9 +59,10 @@ def kill_in(process: subprocess.Popen, stage: Path, inside_a_save: bool, rng: ra
 
 
 def story(run: Path, stage: str) -> list[dict]:
-    """The metrics of a stage, without what depends on the clock."""
+    """The metrics of a stage, without what depends on the clock or on where a process began."""
     rows = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in row if not any(word in key for word in OF_THE_CLOCK)} for row in rows]
+    left_out = (*OF_THE_CLOCK, *OF_THE_PROCESS)
+    return [{key: row[key] for key in row if not any(word in key for word in left_out)} for row in rows]
 
 
 def require_same(run: Path, undisturbed: Path) -> None:
