@@ -180,6 +180,7 @@ for name, wrong in (("right", 1.0), ("wrong", 1.05)):
     there = folder / name / str(rank)
     there.mkdir(parents=True)
     trainer = supervised(there, choose("cpt", "auto", "cpu", "llama"), 1)
+    trainer.parallel = "ddp"  # two processes; a recipe says it
     try:
         trainer.train()
         print(f"{name}: trained, {trainer.accelerator.num_processes} processes")
