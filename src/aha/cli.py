@@ -155,14 +155,16 @@ def serve(
     overrides: Overrides = None,
     run_dir: RunDirOption = None,
     host: Annotated[
-        str, typer.Option(help="the address to listen on; 0.0.0.0 lets everybody in: there are no passwords")
+        str, typer.Option(help="the address to listen on; see AHA_ROLLOUT_TOKEN below for any but the default")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen on; 0 for any that is free")] = 8000,
 ) -> None:
     """Serve rollouts for a recipe's GRPO stage.
 
     The stage then runs elsewhere with grpo.rollout.mode=server and grpo.rollout.servers=[HOST:PORT, ...], and pushes
-    its weights here before every batch. Serves the checkpoint that the stage starts from, until Ctrl-C.
+    its weights here before every batch. Serves the checkpoint that the stage starts from, until Ctrl-C. Whoever
+    reaches the port can sample and replace the weights; with AHA_ROLLOUT_TOKEN in the environment here and there, only
+    who has it can.
     """
     watch(pipeline.serve_rollouts(_plan(recipe, overrides, run_dir), host, port), console)
 
@@ -488,12 +490,16 @@ def _show_results(planned: Plan) -> None:
 
 
 class _Asked:
-    """SIGTERM and SIGUSR1 are a scheduler's Ctrl-C. They may come several times, and the stage that saves is asked once."""
+    """SIGTERM and SIGUSR1 are a scheduler's Ctrl-C. They may come several times, and the stage that saves is asked once.
+
+    What this process was started to ignore stays ignored: a rollout server is needed until its trainer has saved.
+    """
 
     def __init__(self) -> None:
         self.by: int | None = None
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
 
     def __call__(self, number: int, frame: object) -> None:
         if self.by is None:

@@ -23,7 +23,9 @@ import psutil
 from aha.errors import StageError
 from aha.recipe import Plan, StagePlan
 from aha.recipe.batch import processes_per_node
+from aha.recipe.engines import server_nodes
 from aha.recipe.hardware import cores_of_this_machine
+from aha.rollout.calls import SERVERS
 
 PR_SET_PDEATHSIG = 1
 TORCHRUN = "torch.distributed.run"
@@ -45,10 +47,19 @@ def require_supported(plan: Plan) -> None:
         )
 
 
-def require_all_nodes(plan: Plan, torchrun: str | None = None) -> None:
-    """Raises StageError when one machine is to do what a recipe plans for several: never one node in place of four."""
+def require_all_nodes(plan: Plan, torchrun: str | None = None, stage: StagePlan | None = None) -> None:
+    """Raises StageError when one machine is to do what a recipe plans for several: never one node in place of four.
+
+    Of one `stage`, nodes that serve its rollouts are not missed when their addresses are known.
+    """
     nodes = plan.recipe.hardware.nodes
-    if nodes > 1 and torchrun is None:
+    serving = server_nodes(plan.recipe.grpo, plan.recipe.hardware) if stage and stage.name == "grpo" else 0
+    if serving and not os.environ.get(SERVERS):
+        raise StageError(
+            f"{plan.name} is planned with rollout servers on {serving} of its {nodes} nodes, and {SERVERS} does not say where: "
+            "`aha submit` starts them and does. By hand: aha serve RECIPE --host ADDRESS there, HOST:PORT,… of all in it here"
+        )
+    if nodes - serving > 1 and torchrun is None:
         raise StageError(
             f"{plan.name} is planned for {nodes} nodes, and this is one: `aha submit` gives it to Slurm. By hand, call on "
             f"each node: aha run RECIPE --only STAGE --torchrun '--nnodes={nodes} --node-rank=… --nproc-per-node=… …'"

@@ -111,8 +111,8 @@ def execute_stage(plan: Plan, name: str, torchrun: str | None = None) -> Iterato
     Raises StageError when it fails, or when the stage it starts from is not finished; Stopped when asked to stop.
     """
     launch.require_supported(plan)
-    launch.require_all_nodes(plan, torchrun)
     stage = next(stage for stage in plan.stages if stage.name == name)
+    launch.require_all_nodes(plan, torchrun, stage)
     if launch.node_of(torchrun):
         yield from _help(plan, stage, torchrun)
         return

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from aha.errors import EngineError
+
+SERVERS = "AHA_ROLLOUT_SERVERS"
+"""HOST:PORT,… in the environment stands for `grpo.rollout.servers`: a scheduler's job learns them when it starts."""
+TOKEN = "AHA_ROLLOUT_TOKEN"
+"""In the environment of servers and of trainers: a server that was started with one answers only who sends it."""
 
 LOST = (OSError, http.client.HTTPException, json.JSONDecodeError)
 """What a server that is dead, dying or deaf looks like from here. A time-out is an OSError."""
@@ -25,13 +31,22 @@ def health(host: str, port: int, patience: float) -> dict[str, Any]:
     """What the server says of itself. Raises one of LOST when it says nothing for `patience` seconds."""
     connection = http.client.HTTPConnection(host, port, timeout=patience)
     try:
-        connection.request("GET", "/health")
-        answer = json.loads(connection.getresponse().read())
+        connection.request("GET", "/health", headers=credentials())
+        answer = connection.getresponse()
+        if answer.status == 403:
+            raise EngineError(f"{host}:{port} answers only who sends the {TOKEN} that it was started with")
+        told = json.loads(answer.read())
     finally:
         connection.close()
-    if not isinstance(answer, dict) or "fingerprint" not in answer:
+    if not isinstance(told, dict) or "fingerprint" not in told:
         raise EngineError(f"{host}:{port} answers, but it is no rollout server of aha; `aha serve` starts one")
-    return answer
+    return told
+
+
+def credentials() -> dict[str, str]:
+    """The header by which a trainer shows that it belongs to the server; none where there is no token."""
+    token = os.environ.get(TOKEN)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def ask(host: str, port: int, route: str, asked: dict[str, Any], patience: float) -> Iterator[dict[str, Any]]:
@@ -56,7 +71,7 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     connection = http.client.HTTPConnection(host, port, timeout=patience, blocksize=1 << 20)
     try:
-        connection.request("POST", route, body, headers)
+        connection.request("POST", route, body, headers | credentials())
         answer = connection.getresponse()
         if answer.status != 200:
             raise EngineError(f"{host}:{port}{route} answered {answer.status} {answer.reason}")

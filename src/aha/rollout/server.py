@@ -10,13 +10,14 @@ is kept of it is the way it batches: requests of all trainers run together, and 
     POST /generate  token ids in; one line of JSON for each continuation as it finishes, and a sign of life each second
     POST /score     token ids in, logprobs out
 
-Every request names the version of the weights it is meant for, and none is answered from another. There are no
-passwords: whoever reaches the port can read the policy's words and replace its weights. It listens to this machine only,
-unless told otherwise.
+Every request names the version of the weights it is meant for, and none is answered from another. Whoever reaches the
+port can read the policy's words and replace its weights, unless the server was started with AHA_ROLLOUT_TOKEN in its
+environment: then every request must carry it. It listens to this machine only, unless told otherwise.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import queue
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from aha.errors import EngineError
+from aha.rollout.calls import credentials
 from aha.rollout.engine import EngineLimits
 from aha.rollout.start import choose_engine, start_engine
 from aha.rollout.worker import Job, ServerConfig, Worker
@@ -45,7 +47,19 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection: reads a request, hands it to the worker, and passes its lines on as they come."""
 
     worker: Worker
+    expected: str | None = None
+    """The Authorization header of every request; None lets everybody in."""
     timeout = 600
+
+    def parse_request(self) -> bool:
+        """The door: whoever comes without the token is sent away before anything that they say is read."""
+        if not super().parse_request():
+            return False
+        given = self.headers.get("Authorization", "")
+        if self.expected is None or hmac.compare_digest(given.encode(), self.expected.encode()):
+            return True
+        self.send_error(403)
+        return False
 
     def log_message(self, *_: Any) -> None:
         """The log is for what goes wrong."""
@@ -132,7 +146,9 @@ def serve(config: ServerConfig) -> NoReturn:
         raise EngineError(f"{config.host}:{config.port} cannot be served: {error.strerror}") from error
     engine = start_engine(choose_engine(config.engine), config.model, config.limits, config.seed)
     worker = Worker(engine, config)
-    http.RequestHandlerClass = type("Handler", (_Handler,), {"worker": worker})
+    http.RequestHandlerClass = type(
+        "Handler", (_Handler,), {"worker": worker, "expected": credentials().get("Authorization")}
+    )
     http.server_activate()
     threading.Thread(target=http.serve_forever, daemon=True).start()
     if config.ready:

@@ -10,6 +10,7 @@ import torch
 
 from aha.recipe.overlaps import in_words
 from aha.recipe.schema import Grpo, Recipe
+from aha.rollout.calls import SERVERS
 from aha.rollout.engine import Engine, EngineChoice, EngineLimits, Generation, Sampling
 from aha.rollout.fleet import Fleet, Patience
 from aha.rollout.member import Member, own
@@ -20,9 +21,6 @@ from aha.stages.context import Context
 from aha.train.bridge import Policy
 from aha.train.trainer import mixed_bf16
 from aha.types import Checkpoint
-
-SERVERS = "AHA_ROLLOUT_SERVERS"
-"""HOST:PORT,… in the environment stands for `grpo.rollout.servers`: a scheduler's job learns them when it starts."""
 
 
 @contextmanager
