@@ -29,7 +29,7 @@ save() {
 trap save USR1                             # the time is nearly up, or somebody asks: save, and go on later
 trap 'say "SIGTERM: the work saves"' TERM # Slurm sends it to the work too; this shell stays to see how it ends
 
-@{work} &
+@{servers}@{work} &
 work=$!
 while kill -0 "$work" 2>/dev/null; do
   wait "$work" || true # a signal ends `wait`, not the work

@@ -5,5 +5,5 @@ torchrun="--nnodes=@{nodes} --nproc-per-node=@{processes}"
 torchrun+=" --rdzv-backend=c10d --rdzv-endpoint=$head:$port --rdzv-id=$SLURM_JOB_ID"
 # shellcheck disable=SC2016  # which node it is, is known there
 on_each='exec "${@:2}" --torchrun "$1 --node-rank=$SLURM_NODEID"'
-srun --nodes=@{nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 @{options} \
+srun --nodes=@{nodes} --ntasks=@{nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 @{options} \
   bash -c "$on_each" torchrun "$torchrun" @{command}

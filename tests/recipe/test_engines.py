@@ -47,7 +47,9 @@ def test_one_node_serves_and_three_train() -> None:
     assert found.cache == pytest.approx(0.9 * 80 - 1 - 2 * N / GIB, abs=1e-3)
     # held on average: a prompt of 512 and half of 15,872, each token 2 x 28 layers x 4 heads x 128 x 2 bytes
     assert found.running == pytest.approx(found.cache * GIB / ((512 + 7936) * 57_344), rel=1e-3)
-    assert any(line.startswith("servers 1 node: 8 engines × 1 device") for line in foretell(plan, "3-grpo"))
+    assert any(
+        line.startswith("servers 1 node, the last of 4: 8 engines × 1 device") for line in foretell(plan, "3-grpo")
+    )
 
 
 def test_wide_engines_are_fewer_and_hold_less_of_each_device() -> None:

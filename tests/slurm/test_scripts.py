@@ -149,12 +149,22 @@ def test_a_folder_that_sbatch_cannot_be_told(tmp_path: Path) -> None:
         script_of(plan, jobs_of(plan)[0], Site())
 
 
-def test_a_rollout_server_is_refused_in_words() -> None:
-    serving = ["grpo.rollout.mode=server", "grpo.prompts_per_step=126"]
-    recipe = load_recipe(ROOT / "recipes" / "qwen2.5-7b-4node.yaml", serving)
-    plan = make_plan(recipe, "runs/x", "x.yaml")
-    with pytest.raises(SlurmError, match="mode: colocate can"):
-        script_of(plan, jobs_of(plan)[0], Site())
+def test_nodes_that_serve_rollouts(tmp_path: Path) -> None:
+    serving = ["grpo.rollout.mode=server", "grpo.prompts_per_step=120"]
+    plan = make_plan(load_recipe(ROOT / "recipes" / "qwen2.5-7b-4node.yaml", serving), "runs/x", "x.yaml")
+    *before, job = (job for job in jobs_of(plan) if not job.is_eval)
+    assert (job.nodes, job.servers) == (3, 1) and all((one.nodes, one.servers) == (4, 0) for one in before)
+    script = script_of(plan, job, Site())
+    checked(script, tmp_path)
+    assert "--nodes=4" in directives(script) and "servers" not in script_of(plan, before[0], Site())
+    assert 'srun --overlap --nodelist="$serving" --nodes=1 --ntasks=1 ' in script
+    assert "srun --nodes=3 --ntasks=3 --ntasks-per-node=1 " in script and '--nodelist="$training"' in script
+
+
+def test_servers_that_are_given_take_no_node() -> None:
+    given = ["grpo.rollout.mode=server", "grpo.rollout.servers=[n9:8000]"]
+    plan = make_plan(load_recipe(ROOT / "recipes" / "qwen2.5-7b-4node.yaml", given), "runs/x", "x.yaml")
+    assert {(job.nodes, job.servers) for job in jobs_of(plan) if not job.is_eval} == {(4, 0)}
 
 
 # --- the site file -------------------------------------------------------------------------------------------------

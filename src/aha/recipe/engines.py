@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aha.recipe.measured import MEASURED
-from aha.recipe.schema import Block, Grpo, Hardware
+from aha.recipe.schema import Block, Grpo, Hardware, Recipe
 
 if TYPE_CHECKING:
     from aha.recipe.memory import Load
@@ -66,8 +66,13 @@ def width(load: Load, block: Grpo) -> int:
 
 def engines_that_serve(load: Load, block: Grpo) -> int:
     """Engines of all servers together."""
-    count = len(addresses(block)) or started(block)
-    return count * max(1, load.recipe.hardware.gpus_per_node // width(load, block))
+    return (len(addresses(block)) or started(block)) * engines_per_node(load.recipe)
+
+
+def engines_per_node(recipe: Recipe) -> int:
+    """Engines of a node that serves: as many as its GPUs make, one on CPU."""
+    wide = recipe.grpo.rollout.tensor_parallel if recipe.grpo else 1
+    return max(1, recipe.hardware.gpus_per_node // wide)
 
 
 def wanted(load: Load, block: Grpo) -> float:

@@ -98,7 +98,7 @@ def foretell(plan: Plan, directory: str) -> list[str]:
     found = plan.prediction.stages.get(stage.name)
     if found is None:
         return [*served, plan.prediction.missing or "no prediction"]
-    serving = [_servers_in_words(found.servers)] if found.servers else []
+    serving = [_servers_in_words(found.servers, plan.recipe.hardware.nodes)] if found.servers else []
     lines = [_memory_in_words(found.memory), _time_in_words(found, stage), _disk_in_words(found.disk)]
     return [*served, *lines, *serving]
 
@@ -112,9 +112,10 @@ def _memory_in_words(memory: Memory) -> str:
     return f"memory {_gib(memory.total)}{of} GiB per device, peak in {memory.moment}{warning}: {listed}"
 
 
-def _servers_in_words(servers: Servers) -> str:
-    """`servers 1 node: 8 engines × 1 device, of each weights 14.2 GiB and cache 56.4 GiB, for 256 completions, 61 at a time`."""
-    nodes = f"{servers.nodes} node{'s' if servers.nodes > 1 else ''}" if servers.nodes else "no node of their own"
+def _servers_in_words(servers: Servers, of: int) -> str:
+    """`servers 1 node, the last of 4: 8 engines × 1 device, of each weights 14.2 GiB and cache 56.4 GiB, for 256 …, 61 at a time`."""
+    several = "s" if servers.nodes > 1 else ""
+    nodes = f"{servers.nodes} node{several}, the last of {of}" if servers.nodes else "no node of their own"
     devices = f"{servers.devices_per_engine} device{'s' if servers.devices_per_engine > 1 else ''}"
     memory = f"of each weights {_gib(servers.weights)} GiB and cache {_gib(servers.cache)} GiB"
     return (

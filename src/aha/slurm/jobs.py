@@ -17,6 +17,7 @@ from pathlib import Path
 from aha.errors import SlurmError
 from aha.recipe import Plan
 from aha.recipe.batch import processes_per_node
+from aha.recipe.engines import engines_per_node, server_nodes
 from aha.recipe.plan import BASE
 from aha.recipe.site import Site
 
@@ -35,12 +36,15 @@ class Job:
     part: str
     command: tuple[str, ...]
     nodes: int
+    """That do the work."""
     processes: int
     """On each node; more than one process in all is torchrun's."""
     gpus: int
     """On each node."""
     waits_for: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
+    servers: int = 0
+    """Further nodes, which serve its rollouts."""
 
     @property
     def is_eval(self) -> bool:
@@ -56,16 +60,16 @@ def jobs_of(plan: Plan) -> list[Job]:
     jobs: list[Job] = []
     missing = [stage for stage in plan.stages if stage.state != "skip"]
     for before, stage in zip([None, *missing], missing, strict=False):
-        nodes = plan.recipe.hardware.nodes if stage.world_size > 1 else 1
         processes = processes_per_node(plan.recipe.hardware) if stage.world_size > 1 else 1
         jobs.append(
             Job(
                 stage.directory,
                 ("run", "--only", stage.name),
-                nodes,
+                stage.world_size // processes,
                 processes,
                 processes if plan.device == "cuda" else 0,
                 waits_for=(before.directory,) if before else (),
+                servers=server_nodes(plan.recipe.grpo, plan.recipe.hardware) if stage.name == "grpo" else 0,
             )
         )
     return jobs + _evaluations(plan, [job.part for job in jobs])
@@ -95,15 +99,12 @@ def _evaluations(plan: Plan, stages: list[str]) -> list[Job]:
 
 
 def script_of(plan: Plan, job: Job, site: Site) -> str:
-    """The script that `sbatch` is given.
-
-    Raises SlurmError for a rollout server, for which there is no template yet.
-    """
-    if plan.recipe.grpo and plan.recipe.grpo.rollout.mode == "server":
-        raise SlurmError("grpo.rollout.mode: server cannot be submitted yet in this version; mode: colocate can")
+    """The script that `sbatch` is given. Raises SlurmError for a folder that it cannot be told."""
     several = job.nodes * job.processes > 1
-    facts = {"nodes": job.nodes, "processes": job.processes, "options": _options(plan, job, site)}
-    work = _filled("torchrun.sh" if several else "one-process.sh", **facts, command=_command(plan, job, site))
+    options = _options(plan, site) + (' --nodelist="$training"' if job.servers else "")
+    facts = {"nodes": job.nodes, "processes": job.processes, "options": options}
+    command = _command(plan, job, site, *job.command)
+    work = _filled("torchrun.sh" if several else "one-process.sh", **facts, command=command)
     return _filled(
         "job.sh",
         title=_title(plan, job),
@@ -111,6 +112,7 @@ def script_of(plan: Plan, job: Job, site: Site) -> str:
         attempts=site.restarts + 1,
         part=f"{plan.name} {job.part}",
         site="\n".join(_prepare(site)) or ": # nothing to prepare",
+        servers=_servers(plan, job, site),
         work=work.rstrip("\n"),
     )
 
@@ -118,7 +120,23 @@ def script_of(plan: Plan, job: Job, site: Site) -> str:
 def _title(plan: Plan, job: Job) -> str:
     waits = f", when {' and '.join(job.waits_for)} has ended well" if job.waits_for else ""
     follows = f", after {' and '.join(job.follows)}" if job.follows else ""
-    return f"{plan.name}: {job.part}{waits}{follows}."
+    serve = f"; of its {job.nodes + job.servers} nodes {job.servers} (the last) for rollouts" if job.servers else ""
+    return f"{plan.name}: {job.part}{waits}{follows}{serve}."
+
+
+def _servers(plan: Plan, job: Job, site: Site) -> str:
+    """What starts the rollout servers of a job; nothing where no node of it serves."""
+    if not job.servers:
+        return ""
+    return _filled(
+        "servers.sh",
+        nodes=job.nodes,
+        servers=job.servers,
+        engines=engines_per_node(plan.recipe),
+        gpus=job.gpus,
+        options=_options(plan, site),
+        serve=_command(plan, job, site, "serve"),
+    )
 
 
 def log_of(run_dir: Path, part: str, job_id: str) -> Path:
@@ -145,7 +163,7 @@ def _directives(plan: Plan, job: Job, site: Site) -> Iterator[str]:
     yield f"--chdir={_sbatch_path(Path.cwd())}"
     yield "--requeue"
     yield f"--signal=B:USR1@{site.notice}"
-    yield f"--nodes={job.nodes}"
+    yield f"--nodes={job.nodes + job.servers}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={site.cpus * max(1, job.gpus)}"
     if job.gpus:
@@ -185,7 +203,7 @@ def _prepare(site: Site) -> Iterator[str]:
     yield from site.setup
 
 
-def _options(plan: Plan, job: Job, site: Site) -> str:
+def _options(plan: Plan, site: Site) -> str:
     """What srun must hear again: since Slurm 22.05 it does not take --cpus-per-task from the job."""
     options = '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
     if site.container and site.container.runtime == "pyxis":
@@ -202,10 +220,9 @@ def _mounts(plan: Plan, site: Site) -> list[str]:
     return list(dict.fromkeys([*own, *site.container.mounts]))
 
 
-def _command(plan: Plan, job: Job, site: Site) -> str:
+def _command(plan: Plan, job: Job, site: Site, verb: str, *options: str) -> str:
     """`aha run RUN/recipe.yaml --only cpt`: the recipe as it was when it was submitted, whatever becomes of the file."""
     root = _root(plan)
-    verb, *options = job.command
     words = [verb, str(root / "recipe.yaml"), "--run-dir", str(root), *options]
     aha = site.command or ("aha" if site.container else str(Path(sys.executable).with_name("aha")))
     inside = ""

@@ -200,7 +200,7 @@ def make_grpo_trainer(
         trainer.submit = policy.submit
     require_overlap(trainer)
     trainer.timeline = Timeline(folder / "timeline.jsonl", policy.spans)
-    trainer.parallel = recipe.hardware.parallel
+    trainer.parallel = recipe.hardware.parallel if stage.world_size > 1 else "none"
     trainer.judge = judge
     if policy.score:
         trainer.vllm_generation.probes = Probes(trainer, policy.score)
