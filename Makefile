@@ -9,7 +9,7 @@ NAME :=
 DATA :=
 CLUSTER ?= site.yaml
 
-.PHONY: help setup demo test check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-memory test-gpu recipes rewards \
+.PHONY: help setup demo test test-long check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-memory test-gpu recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
@@ -26,6 +26,9 @@ demo: tiny  ## the embedded default: three stages with real vLLM, in minutes
 
 test: setup  ## set up and run the tests
 	.venv/bin/python -m pytest
+
+test-long: setup  ## the tests that take long: several processes, rollout servers, a real Slurm on virtual nodes
+	.venv/bin/python -m pytest -m long
 
 test-gpu: setup  ## on a GPU: each kernel and stage against torch, memory and tokens/s with and without Liger
 	.venv/bin/python -m pytest tests/gpu -rs -s

@@ -20,6 +20,8 @@ import torch
 from nano import ROOT, aha
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.long
+
 SMALL = f"""\
 name: NAME
 model:

@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from nano import NANO, ROOT
 from safetensors.torch import load_file
+
+pytestmark = pytest.mark.long
 
 
 def test_a_served_run_is_the_colocated_one_although_its_server_is_killed(finished: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from slurm.cluster import Cluster
 from slurm.desk import SMALL, THEN, Desk, last_step, wait_until
 
+pytestmark = pytest.mark.long
 GPU_RECIPES = [path for path in sorted((ROOT / "recipes").glob("*.yaml")) if "device: cuda" in path.read_text()]
 ELSEWHERE = ("n3", "n4")
 """The nodes of two jobs that wait for Slurm: their power stays on."""

@@ -14,6 +14,7 @@ from slurm.cluster import Cluster
 from slurm.desk import Desk, last_step, wait_until
 from slurm.test_jobs import ENDS, log_of, program
 
+pytestmark = pytest.mark.long
 LEFT_OUT = "--exclude=n3,n4"
 """The nodes of two jobs that wait for Slurm (test_jobs)."""
 
