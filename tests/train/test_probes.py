@@ -150,6 +150,7 @@ def run_case(
     from aha.data import arithmetic
     from aha.data.chat import messages_of
     from aha.errors import AhaError
+    from aha.metrics import read_metrics
     from aha.models.kernels import choose
     from aha.recipe import load_recipe
     from aha.recipe.plan import make_plan
@@ -197,7 +198,7 @@ def run_case(
             trainer.train()
         except AhaError as error:
             ended = f"{type(error).__name__}: {error}"
-    shares = [row["arrived"] for row in trainer.state.log_history if "arrived" in row]
+    shares = [row["arrived"] for row in read_metrics(folder / "metrics.jsonl") if "arrived" in row]
     return trainer.state.global_step, ended, shares
 
 

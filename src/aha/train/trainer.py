@@ -192,9 +192,8 @@ class Journal(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        del state.log_history[
-            :-1
-        ]  # it would grow with the steps, here and in each checkpoint; metrics.jsonl has it all
+        # It would grow with the steps, here and in each checkpoint; metrics.jsonl has it all.
+        del state.log_history[:-1]
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         self.tokens = self._tokens(state.global_step, logs)
