@@ -50,13 +50,13 @@ def server_nodes(block: Any, hardware: Hardware) -> int:
 
 
 def started(block: Grpo) -> int:
-    """Servers that the run starts for itself. Until the grammar has a word for more, one."""
-    return int(getattr(block.rollout, "server_count", 1))
+    """Servers that the run starts for itself."""
+    return block.rollout.server_count
 
 
 def addresses(block: Grpo) -> list[str]:
-    """Servers that are running already, by HOST:PORT, where the grammar has a word for them."""
-    return list(getattr(block.rollout, "servers", []))
+    """Servers that are running already, by HOST:PORT."""
+    return block.rollout.servers
 
 
 def width(load: Load, block: Grpo) -> int:
