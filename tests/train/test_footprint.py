@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-
 import pytest
 
 from aha.train.footprint import Case, measure
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A stage takes SIGINT and SIGTERM for itself; the tests after this one want them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("stage", "lengths"), [("distill", (64,)), ("grpo", (8, 24))])

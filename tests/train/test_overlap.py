@@ -7,8 +7,6 @@ has the servers.
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +38,6 @@ FLOAT32 = [
     "grpo.data=[{builtin: arithmetic/problems, rows: 24}]",
 ]
 PIPELINED = ["grpo.rollout.overlap=pipelined", "grpo.micro_batch=4"]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A stage takes SIGINT and SIGTERM for itself; the tests after this one want them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @dataclass

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,6 @@ SUPERVISED, GROUP, PLAIN = (
     choose(*chosen, "cpu", "llama") for chosen in (("cpt", "auto"), ("grpo", "auto"), ("cpt", "torch"))
 )
 PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A stage takes SIGINT and SIGTERM for itself; the tests after this one want them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def recorded(folder: Path) -> dict[str, Any]:

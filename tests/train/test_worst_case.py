@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,6 @@ from aha.train import worst_case
 
 SUPERVISED, GROUP = choose("cpt", "auto", "cpu", "llama"), choose("grpo", "auto", "cpu", "llama")
 ALWAYS, NEVER = "hardware.worst_case_first=always", "hardware.worst_case_first=never"
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A stage takes SIGINT and SIGTERM for itself; the tests after this one want them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def recorded(folder: Path) -> dict[str, Any]:
