@@ -40,7 +40,7 @@ wait "$work" || code=$?
 # --- how it ended ---
 # SIGTERM while Slurm still calls the job RUNNING is a preemption with time to save; a job that was cancelled, or whose
 # time is up, is not RUNNING any more, and is not brought back.
-if ((code == 130 || code == 143)) && [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+if ((code == 130 || code == 143)) && [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T | sort -u) == RUNNING ]]; then
   code=75
 fi
 case $code in

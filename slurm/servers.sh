@@ -1,6 +1,7 @@
-# Nodes that train: the first @{nodes}. Nodes that serve rollouts: the last @{servers}, each with @{engines} times `aha serve`, on the address by
-# which this node knows it. They answer only who has this job's token, and end with this script, whatever ends the work.
-mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# Nodes that train: the first @{nodes}. Nodes that serve rollouts: the last @{servers} (of a heterogeneous job: its second part), each
+# with @{engines} times `aha serve` on @{wide} device(s), at the address by which this node knows it. They answer only who has this
+# job's token, and end with this script, whatever ends the work.
+mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST${SLURM_JOB_NODELIST_HET_GROUP_1:+,$SLURM_JOB_NODELIST_HET_GROUP_1}")
 training=$(IFS=, && echo "${names[*]:0:@{nodes}}")
 serving=$(IFS=, && echo "${names[*]:@{nodes}}")
 port=$((10000 + SLURM_JOB_ID % 1000 * @{engines}))
@@ -23,7 +24,9 @@ IFS=, read -ra all <<<"$AHA_ROLLOUT_SERVERS"
 IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-}"
 for ((engine = 0; engine < @{engines}; engine++)); do
   at=${all[SLURM_PROCID * @{engines} + engine]}
-  ((@{gpus} == 0)) || export CUDA_VISIBLE_DEVICES=${gpus[engine]-$engine}
+  mine=()
+  for ((gpu = engine * @{wide}; gpu < (engine + 1) * @{wide}; gpu++)); do mine+=("${gpus[gpu]-$gpu}"); done
+  ((@{gpus} == 0)) || export CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${mine[*]}")
   "$@" --host "${at%:*}" --port "${at##*:}" &
 done
 wait -n

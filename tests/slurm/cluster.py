@@ -149,8 +149,8 @@ class Cluster:
         return self.facts(job)["JobState"]
 
     def facts(self, job: str) -> dict[str, str]:
-        """What `scontrol show job` says: JobState, Restarts, ExitCode, NodeList, Reason, …"""
-        words = self.run("scontrol", "show", "job", "--oneliner", job).stdout.split()
+        """What `scontrol show job` says, of the first part of a heterogeneous one: JobState, Restarts, ExitCode, NodeList, …"""
+        words = self.run("scontrol", "show", "job", "--oneliner", job).stdout.splitlines()[0].split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait_for(self, job: str, *states: str, seconds: float = 500) -> dict[str, str]:

@@ -161,6 +161,25 @@ def test_nodes_that_serve_rollouts(tmp_path: Path) -> None:
     assert "srun --nodes=3 --ntasks=3 --ntasks-per-node=1 " in script and '--nodelist="$training"' in script
 
 
+def test_nodes_of_another_kind_serve_as_the_second_part_of_a_heterogeneous_job(tmp_path: Path) -> None:
+    serving = ["grpo.rollout.mode=server", "grpo.prompts_per_step=120"]
+    plan = make_plan(load_recipe(ROOT / "recipes" / "qwen2.5-7b-4node.yaml", serving), "runs/x", "x.yaml")
+    *before, job = (job for job in jobs_of(plan) if not job.is_eval)
+    other = {"partition": "inference", "gpu_type": "l40s", "cpus": 4}
+    site = Site.model_validate(
+        {"partition": "train", "account": "nlp", "gpu_type": "h100", "scratch": "/tmp", "serving": other}
+    )
+    script = script_of(plan, job, site)
+    checked(script, tmp_path)
+    lines = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    train, serve = lines[: lines.index("hetjob")], lines[lines.index("hetjob") :]
+    assert {"--nodes=3", "--gpus-per-node=h100:8", "--partition=train", "--cpus-per-task=64"} <= set(train)
+    assert {"--nodes=1", "--gpus-per-node=l40s:8", "--partition=inference", "--cpus-per-task=32"} <= set(serve)
+    assert {"--account=nlp", "--requeue"} <= set(train) & set(serve), "what is not said is the site's"
+    assert "srun --het-group=0,1 " in script, "each node has its scratch folder"
+    assert all("hetjob" not in script_of(plan, one, site) for one in before), "they use nodes of one kind"
+
+
 def test_servers_that_are_given_take_no_node() -> None:
     given = ["grpo.rollout.mode=server", "grpo.rollout.servers=[n9:8000]"]
     plan = make_plan(load_recipe(ROOT / "recipes" / "qwen2.5-7b-4node.yaml", given), "runs/x", "x.yaml")
@@ -178,6 +197,7 @@ WRONG = {
     'scratch: /s/"x"': ("site.yaml:1  scratch", 'without "'),
     "environment: {A B: x}": ("site.yaml:1  environment.A B", "given"),
     "container: {mounts: [/d]}": ("container", "image: a file or a name that the runtime knows"),
+    "serving: {time: 10}": ("site.yaml:1  serving.time", "given"),
     "- gpu": ("site.yaml:1", "a site file: partition, account, time"),
     "account: a; rm -rf x": ("site.yaml:1  account", "given     a; rm -rf x"),
 }

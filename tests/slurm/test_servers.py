@@ -111,6 +111,27 @@ def test_each_gpu_of_the_serving_nodes_has_a_server_at_an_address_of_its_own(des
     assert all("--nnodes=2 --nproc-per-node=8" in " ".join(line) for line in training)
 
 
+def test_nodes_of_another_kind_serve_and_come_back_with_the_job(desk: Desk) -> None:
+    """A heterogeneous job: two nodes of eight GPUs train, two of another partition serve, and all of it is requeued once."""
+    stub = ECHO + "[[ $1 == serve ]] && exec sleep 300; sleep 2; [[ ${SLURM_RESTART_COUNT:-0} == 1 ]] || exit 75\n"
+    called = program(desk.folder / "stub.sh", stub)
+    desk.site(f"command: {called}\nscratch: {desk.folder}\nserving: {{partition: urgent, cpus: 2}}\n")
+    asked = ["grpo.rollout.mode=server", "grpo.rollout.server_count=2"]
+    (desk.folder / "runs" / "x" / "slurm").mkdir(parents=True)
+    source = ROOT / "recipes" / "qwen2.5-7b-4node.yaml"
+    script = next(one for one in desk.scripts(source, *asked, "--run-dir", "runs/x") if "--only grpo" in one)
+    job = desk.sbatch(script)
+    assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED", log_of(desk, job)
+    told = log_of(desk, job)
+    assert "saved; back into the queue for attempt 2" in told and "attempt 2 of at most 3" in told, told
+    stubs = [line.split() for line in told.splitlines() if line.startswith("STUB")]
+    serving, training = ({line[1] for line in stubs if word in line} for word in ("serve", "run"))
+    assert len(serving) == len(training) == 2 and not serving & training, told
+    assert sum("serve" in line for line in stubs) == 2 * 2 * 8, "one server for each GPU, in both attempts"
+    parts = desk.cluster.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format=Partition,NumCPUs")
+    assert [line.split() for line in parts.stdout.splitlines()] == [["gpu", "16"], ["urgent", "32"]]
+
+
 def test_the_plan_and_the_script_say_which_node_serves(desk: Desk) -> None:
     desk.recipe("says", recipe(SHAPE))
     assert "servers 1 node, the last of 2: 1 engine" in " ".join(desk.aha("plan", "says.yaml").stdout.split())

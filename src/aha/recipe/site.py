@@ -46,6 +46,7 @@ def _directive(value: str) -> str:
     return value
 
 
+Directive = Annotated[str, AfterValidator(_directive)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[\w.,:@+/-]+$")]
 Quotable = Annotated[str, BeforeValidator(_text), AfterValidator(_quotable)]
@@ -59,6 +60,17 @@ class Container(Block):
     image: Quotable = Field(description="a file or a name that the runtime knows")
     runtime: Literal["pyxis", "apptainer"] = "pyxis"
     mounts: list[Quotable] = Field(default_factory=list, description="folder, or outside:inside; the run's are there")
+
+
+class Serving(Block):
+    """What nodes that serve rollouts ask for where it differs from the nodes that train; a key that is absent does not."""
+
+    partition: Word | None = None
+    qos: Word | None = None
+    cpus: Count | None = Field(default=None, description="for each GPU; of the whole node where there is none")
+    memory: Word | None = None
+    gpu_type: Word | None = None
+    directives: list[Directive] | None = Field(default=None, description="in the place of the site's, not beside them")
 
 
 class Site(Block):
@@ -83,10 +95,16 @@ class Site(Block):
     )
     environment: dict[Name, Quotable] = Field(default_factory=dict)
     setup: list[Line] = Field(default_factory=list, description="further shell lines before the work")
-    directives: list[Annotated[str, AfterValidator(_directive)]] = Field(
-        default_factory=list, description="further options of sbatch"
-    )
+    directives: list[Directive] = Field(default_factory=list, description="further options of sbatch")
     command: Quotable | None = Field(default=None, description="aha on the nodes; the one that submits if absent")
+    serving: Serving | None = Field(
+        default=None, description="nodes of another kind for rollout servers: their job is then a heterogeneous one"
+    )
+
+    @property
+    def of_servers(self) -> Site:
+        """The site as the nodes that serve rollouts see it."""
+        return self.model_copy(update=self.serving.model_dump(exclude_none=True) if self.serving else {})
 
 
 def load_site(path: str | Path) -> Site:

@@ -101,7 +101,8 @@ def _evaluations(plan: Plan, stages: list[str]) -> list[Job]:
 def script_of(plan: Plan, job: Job, site: Site) -> str:
     """The script that `sbatch` is given. Raises SlurmError for a folder that it cannot be told."""
     several = job.nodes * job.processes > 1
-    options = _options(plan, site) + (' --nodelist="$training"' if job.servers else "")
+    parts = bool(job.servers and site.serving)
+    options = _options(plan, site, 0 if parts else None) + (' --nodelist="$training"' if job.servers else "")
     facts = {"nodes": job.nodes, "processes": job.processes, "options": options}
     command = _command(plan, job, site, *job.command)
     work = _filled("torchrun.sh" if several else "one-process.sh", **facts, command=command)
@@ -111,7 +112,7 @@ def script_of(plan: Plan, job: Job, site: Site) -> str:
         directives="\n".join(f"#SBATCH {line}" for line in _directives(plan, job, site)),
         attempts=site.restarts + 1,
         part=f"{plan.name} {job.part}",
-        site="\n".join(_prepare(site)) or ": # nothing to prepare",
+        site="\n".join(_prepare(site, parts)) or ": # nothing to prepare",
         servers=_servers(plan, job, site),
         work=work.rstrip("\n"),
     )
@@ -133,8 +134,9 @@ def _servers(plan: Plan, job: Job, site: Site) -> str:
         nodes=job.nodes,
         servers=job.servers,
         engines=engines_per_node(plan.recipe),
+        wide=plan.recipe.grpo.rollout.tensor_parallel if plan.recipe.grpo else 1,
         gpus=job.gpus,
-        options=_options(plan, site),
+        options=_options(plan, site, 1 if site.serving else None),
         serve=_command(plan, job, site, "serve"),
     )
 
@@ -155,7 +157,7 @@ def _root(plan: Plan) -> Path:
 
 
 def _directives(plan: Plan, job: Job, site: Site) -> Iterator[str]:
-    """The lines for sbatch, the site's own last: there, the last word counts."""
+    """The lines for sbatch. Nodes that serve and are of another kind are the second part of a heterogeneous job."""
     root = _root(plan)
     yield f"--job-name={shlex.quote(f'{plan.name}/{job.part}')}"
     yield f"--output={_sbatch_path(log_of(root, job.part, '%j'))}"
@@ -163,7 +165,18 @@ def _directives(plan: Plan, job: Job, site: Site) -> Iterator[str]:
     yield f"--chdir={_sbatch_path(Path.cwd())}"
     yield "--requeue"
     yield f"--signal=B:USR1@{site.notice}"
-    yield f"--nodes={job.nodes + job.servers}"
+    if not (job.servers and site.serving):
+        yield from _nodes(job, site, job.nodes + job.servers)
+    else:
+        yield from _nodes(job, site, job.nodes)
+        yield "hetjob"
+        yield "--requeue"
+        yield from _nodes(job, site.of_servers, job.servers)
+
+
+def _nodes(job: Job, site: Site, nodes: int) -> Iterator[str]:
+    """What a job asks for, the site's own lines last: there, the last word counts."""
+    yield f"--nodes={nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={site.cpus * max(1, job.gpus)}"
     if job.gpus:
@@ -188,7 +201,8 @@ def _sbatch_path(path: Path) -> str:
     return f'"{text}"' if re.search(r"\s", text) else text
 
 
-def _prepare(site: Site) -> Iterator[str]:
+def _prepare(site: Site, parts: bool) -> Iterator[str]:
+    """What comes before the work; `parts` of a heterogeneous job each have nodes, and a scratch folder on them."""
     if site.modules:
         yield "module purge"
         yield f"module load {' '.join(site.modules)}"
@@ -197,15 +211,19 @@ def _prepare(site: Site) -> Iterator[str]:
         yield f'export {name}="{value}"'
     if site.scratch:
         yield f'export TMPDIR="{site.scratch}/aha-$SLURM_JOB_ID"'
-        yield 'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 mkdir -p "$TMPDIR"'
+        where = "--het-group=0,1" if parts else '--nodes="$SLURM_JOB_NUM_NODES"'
+        yield f'srun {where} --ntasks-per-node=1 mkdir -p "$TMPDIR"'
         for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT"):
             yield f'export {name}="$TMPDIR/{name.partition("_")[0].lower()}"'
     yield from site.setup
 
 
-def _options(plan: Plan, site: Site) -> str:
-    """What srun must hear again: since Slurm 22.05 it does not take --cpus-per-task from the job."""
-    options = '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
+def _options(plan: Plan, site: Site, part: int | None) -> str:
+    """What srun must hear again: since Slurm 22.05 it does not take --cpus-per-task from the job, or from its `part`."""
+    if part is None:
+        options = '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
+    else:
+        options = f'--het-group={part} --cpus-per-task="$SLURM_CPUS_PER_TASK_HET_GROUP_{part}"'
     if site.container and site.container.runtime == "pyxis":
         mounts = ",".join(mount if ":" in mount else f"{mount}:{mount}" for mount in _mounts(plan, site))
         options += f' --container-image="{site.container.image}" --container-mounts="{mounts}"'
