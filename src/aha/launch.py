@@ -33,12 +33,6 @@ TORCHRUN = "torch.distributed.run"
 
 def require_supported(plan: Plan) -> None:
     """Raises StageError for what a recipe may ask and this version cannot do."""
-    rollout = plan.recipe.grpo.rollout if plan.recipe.grpo else None
-    if rollout and rollout.tensor_parallel > 1:
-        raise StageError(
-            f"grpo.rollout.tensor_parallel: {rollout.tensor_parallel} is not there yet in this version: each process has an "
-            "engine of its own; write 1"
-        )
     grpo = next((stage for stage in plan.stages if stage.name == "grpo"), None)
     if grpo and plan.recipe.grpo and plan.recipe.grpo.prompts_per_step % grpo.world_size:
         raise StageError(

@@ -203,12 +203,16 @@ def test_layer_kernels_need_a_gpu(load: Load, refused: Refused) -> None:
 
 
 def test_rollouts_on_a_node(load: Load, refused: Refused) -> None:
-    assert refused(overrides=[*GPUS, "grpo.rollout.tensor_parallel=3"]) == (
+    serving = [*GPUS, "hardware.nodes=2", "grpo.rollout.mode=server"]
+    assert refused(overrides=[*serving, "grpo.rollout.tensor_parallel=3"]) == (
         "override grpo.rollout.tensor_parallel=3\n  given     3\n"
         "  expected  a divisor of the 8 device(s) of a node\n  nearest   2"
     )
+    assert "mode: server, whose engines may be wider" in refused(overrides=[*GPUS, "grpo.rollout.tensor_parallel=2"])
+    slow = [*serving, "grpo.rollout.engine=transformers", "grpo.rollout.tensor_parallel=2"]
+    assert "vllm has wider ones" in refused(overrides=slow)
     assert "nodes: 2 or more" in refused(overrides=[*GPUS, "grpo.rollout.mode=server"])
-    load(overrides=[*GPUS, "hardware.nodes=2", "grpo.rollout.mode=server", "grpo.rollout.tensor_parallel=4"])
+    load(overrides=[*serving, "grpo.rollout.tensor_parallel=4"])
     load(overrides=[*GPUS, "grpo.rollout.mode=server", "grpo.rollout.servers=[node7:8000]"])
     assert "HOST:PORT" in refused(overrides=["grpo.rollout.mode=server", "grpo.rollout.servers=[node7]"])
     assert "server, with rollout.servers" in refused(overrides=["grpo.rollout.servers=[node7:8000]"])

@@ -100,3 +100,13 @@ def test_a_server_without_room_is_refused_with_a_wider_engine() -> None:
     told = str(refused.value)
     assert told.startswith("grpo.rollout.tensor_parallel\n  given     1 with 0.9 of 24 GiB each"), told
     assert told.endswith("nearest   grpo.rollout.tensor_parallel=2"), told
+
+
+def test_an_engine_is_cut_between_heads() -> None:
+    recipe = load_recipe(SEVEN, [*SERVING, "grpo.rollout.tensor_parallel=8"])
+    with pytest.raises(RecipeError) as refused:
+        require_fit(recipe, machine_of(recipe.hardware, None, "float32"), ["grpo"])
+    told = str(refused.value)
+    assert "a divisor of the model's 28 attention heads" in told and told.endswith(
+        "nearest   grpo.rollout.tensor_parallel=4"
+    )

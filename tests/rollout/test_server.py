@@ -70,11 +70,13 @@ class Trainer:
 
 
 @contextmanager
-def served(trainer: Trainer, engine: str, silence: float) -> Iterator[tuple[Fleet, ServedEngine, list[str]]]:
+def served(
+    trainer: Trainer, engine: str, silence: float, limits: EngineLimits = LIMITS
+) -> Iterator[tuple[Fleet, ServedEngine, list[str]]]:
     """A server of our own, the engine in front of it, and what was said about it."""
     said: list[str] = []
-    config = ServerConfig(str(trainer.folder), trainer.fingerprint, engine, LIMITS, seed=0)
-    members = own(1, config, trainer.folder / "servers")
+    config = ServerConfig(str(trainer.folder), trainer.fingerprint, engine, limits, seed=0)
+    members = own(1, config, trainer.folder / f"servers-{limits.tensor_parallel}")
     with Fleet(members, trainer.fingerprint, "run", Patience(silence, 60.0), said.append) as fleet:
         yield fleet, ServedEngine(fleet, engine), said
 
@@ -98,14 +100,14 @@ def server(one_server: tuple[Fleet, ServedEngine, list[str]]) -> tuple[Fleet, Se
     return one_server
 
 
-def strike(fleet: Fleet, blow: int) -> None:
-    """Hit the server as soon as it draws."""
+def strike(fleet: Fleet, blow: int, pid: int | None = None) -> None:
+    """Hit the server, or another process of it, as soon as it draws."""
     until = time.monotonic() + 30
     while not calls.health(*fleet.members[0].where(), 5.0)["running"]:
         assert time.monotonic() < until, "the server never drew"
     process = fleet.members[0].process
     assert process is not None
-    os.kill(process.pid, blow)
+    os.kill(pid or process.pid, blow)
 
 
 def test_pushed_weights_reach_a_vllm_server_of_a_tied_model(trainer: Trainer) -> None:

@@ -315,13 +315,21 @@ def _rollout_fits_the_node(recipe: Recipe) -> Findings:
     if not recipe.grpo:
         return
     rollout, hardware = recipe.grpo.rollout, recipe.hardware
+    on_gpu, wide = device_of(hardware) == "cuda", ("grpo", "rollout", "tensor_parallel")
     gpus = processes_per_node(hardware)
-    if gpus % rollout.tensor_parallel:
+    if rollout.tensor_parallel == 1:
+        pass
+    elif rollout.mode == "colocate":
+        expected = "1: each training process has an engine of its own; or mode: server, whose engines may be wider"
+        yield Finding(wide, str(rollout.tensor_parallel), expected, "1")
+    elif rollout.engine == "transformers":
+        yield Finding(wide, str(rollout.tensor_parallel), "1 with engine: transformers; vllm has wider ones", "1")
+    elif on_gpu and gpus % rollout.tensor_parallel:
         expected = f"a divisor of the {gpus} device(s) of a node"
         nearest = max(size for size in range(1, gpus + 1) if gpus % size == 0 and size <= rollout.tensor_parallel)
-        yield Finding(("grpo", "rollout", "tensor_parallel"), str(rollout.tensor_parallel), expected, str(nearest))
+        yield Finding(wide, str(rollout.tensor_parallel), expected, str(nearest))
     alone = rollout.mode == "server" and not rollout.servers and hardware.nodes == 1
-    if alone and hardware.gpus_per_node > 1 and device_of(hardware) == "cuda":
+    if alone and hardware.gpus_per_node > 1 and on_gpu:
         expected = "colocate on one node; or nodes: 2 or more: one serves, the others train"
         yield Finding(("grpo", "rollout", "mode"), "server", expected, "colocate")
     serving = started(recipe.grpo) if server_nodes(recipe.grpo, hardware) else 0

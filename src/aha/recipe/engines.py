@@ -1,10 +1,10 @@
 """The rollout engines of a GRPO stage, as the planner sees them: who has one, what it takes, how much it holds.
 
-`mode: colocate`: every training process has an engine in its own memory (`tensor_parallel` of them share one), asleep on a
-GPU while the trainer works. `mode: server`: N nodes train and M serve. Each server that a run starts for itself has a node
-of its own, whose GPUs are cut into engines of `tensor_parallel`; completions are shared out evenly, and a trainer's device
-holds no engine. On one machine without GPUs the servers are processes beside the trainer. Servers that a recipe names by
-their addresses are somebody else's: they take no node.
+`mode: colocate`: every training process has an engine in its own memory, asleep on a GPU while the trainer works.
+`mode: server`: N nodes train and M serve. Each server that a run starts for itself has a node of its own, whose GPUs are cut
+into engines of `tensor_parallel`; completions are shared out evenly, and a trainer's device holds no engine. On one machine
+without GPUs the servers are processes beside the trainer. Servers that a recipe names by their addresses are somebody
+else's: they take no node.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def addresses(block: Grpo) -> list[str]:
     return block.rollout.servers
 
 
-def width(load: Load, block: Grpo) -> int:
-    """Devices of one engine."""
-    return block.rollout.tensor_parallel if load.on_gpu else 1
+def width(block: Grpo) -> int:
+    """Devices of one engine; on a CPU its processes, each with a slice of the model."""
+    return block.rollout.tensor_parallel
 
 
 def engines_that_serve(load: Load, block: Grpo) -> int:
@@ -79,7 +79,7 @@ def wanted(load: Load, block: Grpo) -> float:
     """Completions of one engine in a step."""
     if block.rollout.mode == "server":
         return block.prompts_per_step * block.group_size / engines_that_serve(load, block)
-    return load.micro * load.accumulation * width(load, block)
+    return load.micro * load.accumulation
 
 
 def running(load: Load, block: Grpo, held: float) -> float:
@@ -93,7 +93,7 @@ def servers_of(load: Load, block: Grpo, held: float) -> Servers | None:
     """The servers of a stage; None where the engines are the trainers'."""
     if block.rollout.mode != "server":
         return None
-    wide = width(load, block)
+    wide = width(block)
     return Servers(
         nodes=server_nodes(block, load.recipe.hardware),
         engines=engines_that_serve(load, block),
@@ -142,9 +142,9 @@ def batch_bytes(load: Load, block: Grpo) -> float:
 def cache_bytes(load: Load, block: Grpo) -> float:
     """Room for the KV cache in one engine: on a CPU as given, on a GPU what its share leaves beside weights and buffers."""
     if not load.on_gpu:
-        return max(1, round(block.rollout.kv_cache_gib)) * GIB
+        return width(block) * max(1, round(block.rollout.kv_cache_gib)) * GIB
     share = SERVER_SHARE if block.rollout.mode == "server" else block.rollout.memory_share
-    return width(load, block) * (share * (load.machine.memory_gib or 0.0) - BUFFERS) * GIB - engine_weights(load)
+    return width(block) * (share * (load.machine.memory_gib or 0.0) - BUFFERS) * GIB - engine_weights(load)
 
 
 def aside(load: Load) -> float:

@@ -215,7 +215,7 @@ def _sampling(load: Load, block: Grpo) -> float:
 
     Each token of all running completions reads the weights once and their caches.
     """
-    kind, wide = load.machine.device, width(load, block)
+    kind, wide = load.machine.device, width(block)
     mean = COMPLETION * block.rollout.max_tokens
     held = _held(block)
     together = running(load, block, held)

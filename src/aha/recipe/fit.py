@@ -63,11 +63,23 @@ def verdict(total: float, available: float | None) -> Verdict:
 def require_fit(recipe: Recipe, machine: Machine, stages: list[str]) -> None:
     """Raises RecipeError when one of these stages cannot fit, with the smallest change that would."""
     shape, _ = find_shape(recipe.model)
-    if shape is None or machine.memory_gib is None:
+    if shape is None:
         return
-    mistakes = [mistake for name in stages if (mistake := _misfit(recipe, name, shape, machine))]
+    mistakes = [*_uneven_heads(recipe, shape)] if "grpo" in stages else []
+    if not mistakes and machine.memory_gib is not None:
+        mistakes = [mistake for name in stages if (mistake := _misfit(recipe, name, shape, machine))]
     if mistakes:
         raise RecipeError(*mistakes)
+
+
+def _uneven_heads(recipe: Recipe, shape: Shape) -> Iterator[Mistake]:
+    """Each process of a wide engine has whole attention heads."""
+    wide = recipe.grpo.rollout.tensor_parallel if recipe.grpo else 1
+    if shape.heads % wide:
+        gpus = max(1, recipe.hardware.gpus_per_node)
+        nearest = max(size for size in range(1, wide) if shape.heads % size == 0 and gpus % size == 0)
+        expected = f"a divisor of the model's {shape.heads} attention heads"
+        yield Mistake("grpo.rollout.tensor_parallel", str(wide), expected, f"grpo.rollout.tensor_parallel={nearest}")
 
 
 def _misfit(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> Mistake | None:
@@ -202,4 +214,4 @@ def _larger_share(recipe: Recipe, name: str, shape: Shape, machine: Machine) -> 
         change = Change((name, "rollout", "memory_share"), percent / 100)
         if _fits(change.applied(recipe), name, shape, machine):
             return str(change)
-    return f"{name}.rollout.tensor_parallel above {block.rollout.tensor_parallel}, or larger devices"
+    return f"{name}.rollout.mode=server with tensor_parallel of 2 or more, or larger devices"

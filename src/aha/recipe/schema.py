@@ -225,7 +225,7 @@ class Rollout(Block):
     top_p: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     max_tokens: Count = 1024
     max_prompt_tokens: Count = 512
-    tensor_parallel: Count = 1
+    tensor_parallel: Count = Field(default=1, description="devices of each server's engine; mode: server only")
     memory_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = Field(
         default=0.3, description="of the GPU's memory, for a colocated engine"
     )

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from aha.errors import EngineError
@@ -18,6 +19,7 @@ from aha.rollout.worker import ServerConfig
 from aha.rundir import read_object
 
 PR_SET_PDEATHSIG = 1
+TIDY = 1.0  # seconds
 
 
 class Member:
@@ -67,12 +69,17 @@ class Member:
             )  # fmt: skip
 
     def kill(self) -> None:
-        """End the process and its group, now."""
+        """End the process, now, and its group: one of that takes away what the others shared, and gets a moment for it."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            until = time.monotonic() + TIDY
+            while time.monotonic() < until:
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.01)
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
         """The last line of its log that says something."""

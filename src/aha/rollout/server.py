@@ -35,6 +35,7 @@ from aha.errors import EngineError
 from aha.rollout.calls import credentials
 from aha.rollout.engine import EngineLimits
 from aha.rollout.start import choose_engine, start_engine
+from aha.rollout.tensor_parallel import start_wide_engine
 from aha.rollout.worker import Job, ServerConfig, Worker
 from aha.rundir import write_json
 
@@ -144,7 +145,8 @@ def serve(config: ServerConfig) -> NoReturn:
         http.server_bind()  # first of all: a port that is taken need not wait for an engine
     except OSError as error:
         raise EngineError(f"{config.host}:{config.port} cannot be served: {error.strerror}") from error
-    engine = start_engine(choose_engine(config.engine), config.model, config.limits, config.seed)
+    start = start_wide_engine if config.limits.tensor_parallel > 1 else start_engine
+    engine = start(choose_engine(config.engine), config.model, config.limits, config.seed)
     worker = Worker(engine, config)
     http.RequestHandlerClass = type(
         "Handler", (_Handler,), {"worker": worker, "expected": credentials().get("Authorization")}

@@ -74,12 +74,15 @@ class VllmEngine:
             }
         if "RANK" in os.environ:  # one of several processes: vLLM finds their group, and makes this one its own of it
             options["distributed_executor_backend"] = "external_launcher"
+        if limits.tensor_parallel > 1 and not self.on_gpu:
+            _add_up_over_gloo()
         self._ends = end_tokens(model_path)
         random_state = torch.get_rng_state()
         try:
             self._llm: Any = LLM(**options)
         except Exception as error:  # whatever vLLM raises, the user needs to know which engine and which model
-            raise EngineError(f"vLLM could not start on {model_path}: {type(error).__name__}: {error}") from error
+            told = " ".join(str(error).split())  # in one line: a server's log is asked for its last
+            raise EngineError(f"vLLM could not start on {model_path}: {type(error).__name__}: {told}") from error
         finally:
             torch.set_rng_state(random_state)  # vLLM seeds the whole process; training has its own seed
         if not self.on_gpu:
@@ -172,6 +175,14 @@ class VllmEngine:
         head, embedding = model.lm_head, model.model.embed_tokens
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         head.quant_method.process_weights_after_loading(head)
+
+
+def _add_up_over_gloo() -> None:
+    """On a CPU vLLM adds up slices in shared memory. With its external launcher all engines of a machine would take the same
+    piece of it, which also outlives a process that was killed; and who waits there for a lost one waits for ever."""
+    from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator
+
+    CpuCommunicator._all_group_ranks_share_shm_group_name = lambda self: False  # type: ignore[method-assign]
 
 
 def _generation(output: Any) -> Generation:

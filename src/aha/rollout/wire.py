@@ -6,6 +6,7 @@ No pickle: whoever reaches the port may send what they like, and must not be abl
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -31,15 +32,26 @@ def write_weights(file: BinaryIO, weights: Iterable[tuple[str, torch.Tensor]], d
         file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def read_weights(file: BinaryIO) -> Iterator[tuple[str, torch.Tensor]]:
+class StoredWeights:
     """The weights of a file that `write_weights` wrote, one at a time. Raises ValueError when it is cut short."""
-    while prefix := file.read(LENGTH.size):
-        head = json.loads(_exactly(file, LENGTH.unpack(prefix)[0]))
-        dtype = getattr(torch, head["dtype"])
-        size = dtype.itemsize
-        for length in head["shape"]:
-            size *= length
-        yield head["name"], torch.frombuffer(_exactly(file, size), dtype=dtype).reshape(head["shape"])
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    @property
+    def path(self) -> str:
+        """By which another process of this machine opens the file, which may have no name (Linux)."""
+        return f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self._file.seek(0)
+        while prefix := self._file.read(LENGTH.size):
+            head = json.loads(_exactly(self._file, LENGTH.unpack(prefix)[0]))
+            dtype = getattr(torch, head["dtype"])
+            size = dtype.itemsize
+            for length in head["shape"]:
+                size *= length
+            yield head["name"], torch.frombuffer(_exactly(self._file, size), dtype=dtype).reshape(head["shape"])
 
 
 def _exactly(file: BinaryIO, size: int) -> bytearray:

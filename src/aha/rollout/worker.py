@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
 from aha.rollout.engine import EngineLimits, LocalEngine, Sampling
-from aha.rollout.wire import generation_line, read_weights
+from aha.rollout.wire import StoredWeights, generation_line
 
 LOCAL = "127.0.0.1"
 
@@ -103,7 +103,7 @@ class Worker:
         if job.kind == "weights":
             assert job.file is not None
             self.version = ""  # half of them would be nobody's
-            self._engine.sync(read_weights(job.file))
+            self._engine.sync(StoredWeights(job.file))
             self.version = job.asked["version"]
             job.file.close()
             job.end(self._done(job))
