@@ -43,7 +43,7 @@ def test_the_table_and_the_plot(tmp_path: Path) -> None:
                     "reward/math_answer": level + 0.1 * seed if step > 10 else 0.0,
                     "completion_length": 12.0,
                 }
-                | {"seconds/rollout": 0.25, "seconds/train": 0.5, **extra}
+                | {"seconds/rollout": 0.25, "seconds/reward": 0.05, "seconds/train": 0.45, **extra}
                 for step in range(1, 21)
             ]
             write_jsonl(tmp_path / f"{name}-{seed}" / "3-grpo" / "metrics.jsonl", rows)

@@ -102,7 +102,7 @@ def table(bench: Bench) -> list[list[str]]:
                 _cell([_end(rows, bench.outcome) for rows in runs], ".2f"),
                 _cell([_end(rows, "completion_length") for rows in runs], ".1f"),
                 _cell([_mean(rows, "completions_sampled") for rows in runs], ".0f") if kept else "as planned",
-                _cell([_mean(rows, "seconds/rollout") + _mean(rows, "seconds/train") for rows in runs], ".2f"),
+                _cell([statistics.fmean(map(_seconds, rows)) for rows in runs], ".2f"),
             ]
         )
     return found
@@ -162,6 +162,10 @@ def _end(rows: Sequence[dict[str, Any]], name: str) -> float:
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
     known = [row[name] for row in rows if row.get(name) is not None]
     return statistics.fmean(known) if known else math.nan
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    return sum(value for key, value in row.items() if key.startswith("seconds/") and value is not None)
 
 
 def _cell(values: Sequence[float], form: str) -> str:

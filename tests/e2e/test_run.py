@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -39,6 +40,14 @@ def test_metrics_are_whole(finished: Path) -> None:
         rows = lines(finished / stage / "metrics.jsonl")
         assert [row["step"] for row in rows] == list(range(1, steps + 1))
         assert all(math.isfinite(row["loss"]) for row in rows)
+
+
+def test_no_second_of_a_step_is_counted_twice(finished: Path) -> None:
+    rows = lines(finished / "3-grpo" / "metrics.jsonl")
+    for before, row in itertools.pairwise(rows):
+        spent = {key: value for key, value in row.items() if key.startswith("seconds/")}
+        assert {"seconds/rollout", "seconds/reward", "seconds/train"} <= set(spent)
+        assert sum(spent.values()) <= row["time"] - before["time"], spent
 
 
 def test_every_stage_moves_the_weights(finished: Path) -> None:

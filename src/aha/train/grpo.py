@@ -226,10 +226,12 @@ def _translate(logs: dict[str, Any]) -> dict[str, float | None]:
         "kl": "kl",
         "clip_ratio": "clip_ratio",
         "clip_ratio/region_mean": "clip_ratio",
-        "step_time": "seconds/train",
     }
     kept = {new: logs[old] for old, new in names.items() if old in logs}
     own = {key: value for key, value in logs.items() if key.startswith(("reward/", "seconds/")) or key in OWN}
+    if "step_time" in logs:  # TRL's is of the whole step: training is what is left of it
+        spent = sum(value for key, value in own.items() if key.startswith("seconds/"))
+        own["seconds/train"] = max(0.0, logs["step_time"] - spent)
     return kept | own
 
 
