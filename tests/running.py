@@ -20,9 +20,9 @@ def last_step(folder: Path) -> int:
         return 0
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, recipe: str = "nano.yaml") -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "aha.cli", "run", "nano.yaml"],
+        [sys.executable, "-m", "aha.cli", "run", recipe],
         cwd=folder,
         env=dict(os.environ, AHA_REWARD_FNS=str(ROOT / "reward_fns")),
         stdout=subprocess.PIPE,

@@ -11,18 +11,47 @@ import time
 from pathlib import Path
 
 import pytest
-from nano import NANO, ROOT
+from nano import NANO, ROOT, aha
+from running import descendants, kill, start, wait_until
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.long
 
 
-def test_a_served_run_is_the_colocated_one_although_its_server_is_killed(finished: Path, tmp_path: Path) -> None:
-    block = NANO[NANO.index("grpo:") : NANO.index("eval:")].replace("rollout: {", "rollout: {mode: server, ")
+def grpo_alone(finished: Path, rollout: str) -> str:
+    """The nano recipe's GRPO stage from the finished run's distillation, with more said of its rollouts."""
+    block = NANO[NANO.index("grpo:") : NANO.index("eval:")].replace("rollout: {", f"rollout: {{{rollout}, ")
     model = NANO[NANO.index("model:") : NANO.index("cpt:")].replace(
         "from_scratch: {", f"path: {finished}/2-distill/model #"
     )
-    (tmp_path / "served.yaml").write_text(f"{model}{block}")
+    return f"{model}{block}"
+
+
+def test_an_asynchronous_run_that_is_killed_as_a_whole_ends_with_the_same_weights(
+    finished: Path, tmp_path: Path
+) -> None:
+    """What was being drawn is in the checkpoint, with the version that drew it."""
+    for name in ("whole", "killed"):
+        (tmp_path / f"{name}.yaml").write_text(grpo_alone(finished, "mode: server, overlap: async"))
+    whole = aha("run", "whole.yaml", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    stage = tmp_path / "runs" / "killed" / "3-grpo"
+    process = start(tmp_path, "killed.yaml")
+    wait_until(process, stage, 3)
+    below = descendants(process.pid)
+    assert any("aha.rollout.server" in command for command in below.values()), below
+    kill(process, below)  # and its server is gone too
+    again = aha("run", "killed.yaml", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "resuming from step-" in again.stdout, again.stdout
+    expected, got = (
+        load_file(tmp_path / "runs" / name / "3-grpo" / "model" / "model.safetensors") for name in ("whole", "killed")
+    )
+    assert all(got[name].equal(weight) for name, weight in expected.items())
+
+
+def test_a_served_run_is_the_colocated_one_although_its_server_is_killed(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "served.yaml").write_text(grpo_alone(finished, "mode: server"))
     run = tmp_path / "runs" / "served" / "3-grpo"
     process = subprocess.Popen(
         [sys.executable, "-m", "aha.cli", "run", "served.yaml"],
