@@ -32,12 +32,19 @@ def failure_file(rank: int | None) -> str:
     return "failure.json" if rank is None else f"failure-rank{rank}.json"
 
 
-def end_with_parent() -> None:
-    """One of several processes: it ends when the launcher ends, however that ends, and hears SIGTERM, which that ignores."""
+def end_with(parent: int) -> None:
+    """This process ends with the one that started it, however that ends: `parent` is that one's number (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it was too late to ask
+        if os.getppid() != parent:  # it was too late to ask
             os._exit(1)
+
+
+def end_with_parent() -> None:
+    """One of several processes: it ends when the launcher ends, however that ends, and hears SIGTERM, which that ignores."""
+    if (parent := os.getppid()) == 1:
+        os._exit(1)
+    end_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

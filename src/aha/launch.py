@@ -8,7 +8,7 @@ from ending them when a scheduler says SIGTERM to everybody: they save first, an
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import os
 import re
 import signal
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from aha.child import end_with
 from aha.errors import StageError
 from aha.recipe import Plan, StagePlan
 from aha.recipe.batch import processes_per_node
@@ -27,7 +28,6 @@ from aha.recipe.engines import server_nodes
 from aha.recipe.hardware import cores_of_this_machine
 from aha.rollout.calls import SERVERS
 
-PR_SET_PDEATHSIG = 1
 TORCHRUN = "torch.distributed.run"
 
 
@@ -110,21 +110,16 @@ def start(command: Sequence[str], log: Path, threads: int | None = None) -> subp
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            preexec_fn=_begin_torchrun if TORCHRUN in command else _begin,
+            preexec_fn=functools.partial(_begin, os.getpid(), TORCHRUN in command),
         )
 
 
-def _begin_torchrun() -> None:
-    """In the new process. torchrun would give its processes thirty seconds after a SIGTERM, and then kill them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _begin()
-
-
-def _begin() -> None:
+def _begin(parent: int, torchrun: bool) -> None:
     """In the new process. A scheduler may signal a whole job: what SIGUSR1 means, it hears from its parent."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if torchrun:  # it would give its processes thirty seconds after a SIGTERM, and then kill them
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with(parent)
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:

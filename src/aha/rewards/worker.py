@@ -13,7 +13,6 @@ kernel when the nursery ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import gc
 import json
@@ -29,6 +28,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from aha.child import end_with
 from aha.errors import AhaError
 from aha.rewards.contract import Failure, Score
 from aha.rewards.load import Reward, describe, load_reward
@@ -48,7 +48,6 @@ MEMORY_GROWTH = 1 << 29
 MEMORY_LIMIT = 4 << 30
 """Bytes a worker may map beyond what it started with; more is a MemoryError inside the reward."""
 
-_PR_SET_PDEATHSIG = 1
 _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -143,10 +142,7 @@ def _confine(nursery_pid: int) -> None:
     """A process group of its own, death with the nursery, no core dumps, bounded memory."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != nursery_pid:
-        os._exit(0)
+    end_with(nursery_pid)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/statm") as statm:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -14,11 +14,11 @@ import threading
 import time
 from pathlib import Path
 
+from aha.child import end_with
 from aha.errors import EngineError
 from aha.rollout.worker import ServerConfig
 from aha.rundir import read_object
 
-PR_SET_PDEATHSIG = 1
 TIDY = 1.0  # seconds
 
 
@@ -54,18 +54,10 @@ class Member:
         Path(self.config.ready).unlink(missing_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "aha.rollout.server", json.dumps(dataclasses.asdict(self.config))]
-        mother = os.getpid()
-
-        def begin() -> None:
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != mother:  # it died in between
-                os._exit(1)
-
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                preexec_fn=begin, env=_environment(),
+                preexec_fn=functools.partial(end_with, os.getpid()), env=_environment(),
             )  # fmt: skip
 
     def kill(self) -> None:
