@@ -74,6 +74,7 @@ CASES: dict[str, dict[str, Any]] = {
     "honest and slow": {"rate": "1e-6", "steps": 10},
     "honest without signal": {"rate": "1e-4", "steps": 10, "pays": 0},
     "honest with an adapter": {"rate": "1e-3", "steps": 10, "lora": True},
+    "honest and sharp": {"rate": "1e-6", "steps": 10, "sharp": 256.0},
     "skipped sync": {"rate": "1e-5", "change": _skipped},
     "stale tied head": {"rate": "1e-5", "naive": True},
     "missing adapter": {"rate": "1e-4", "lora": True, "change": _base_alone},
@@ -82,11 +83,11 @@ CASES: dict[str, dict[str, Any]] = {
     "stuck": {"rate": "1e-4", "steps": 10, "stuck": True},
 }
 ENGINES = {
-    "vllm": ({"tied": True}, "float32", list(CASES)),
+    "vllm": ({"tied": True}, "float32", [name for name in CASES if name != "honest and sharp"]),
     "transformers": (
         {"tied": False},
         "bfloat16",
-        ["honest", "honest and slow", "honest with an adapter", "skipped sync", "missing adapter"],
+        ["honest", "honest and slow", "honest and sharp", "honest with an adapter", "skipped sync", "missing adapter"],
     ),
 }
 RATE_IN_BF16 = {"skipped sync": "1e-4", "missing adapter": "1e-3"}
@@ -138,6 +139,8 @@ def run_all(kind: str, folder: str) -> Told:
     for name in names:
         case = CASES[name] | ({"rate": RATE_IN_BF16.get(name, CASES[name]["rate"])} if dtype == "bfloat16" else {})
         again = AutoModelForCausalLM.from_pretrained(path / "base", dtype=torch.float32)
+        with torch.no_grad():  # scores like those of a large model, for which most of a prompt's tokens are unlikely
+            again.get_output_embeddings().weight *= case.get("sharp", 1.0)
         engine.sync(again.named_parameters())  # whole, whatever the case before left behind
         with naive(engine, case.get("naive", False)):
             told[name] = run_case(path / name.replace(" ", "-"), case, engine, again, tokenizer)

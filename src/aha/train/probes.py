@@ -25,8 +25,8 @@ from aha.train.scoring import in_float32, logits_of, logprobs_of
 BUDGET, FEWEST, LONGEST = 384, 2, 128
 """Tokens of all probes, how many there are at least, and tokens of one; a longer prompt brings 64 of its completion."""
 MISMATCH = {torch.float32: 1e-3, torch.bfloat16: 0.05}
-"""Mean |logprob of the trainer - logprob of the engine|, in nats, by the engine's dtype. Rounding stays a hundred times
-below in float32; in bfloat16 honest runs show up to 0.02, and a stale tied head 0.04 after six steps."""
+"""Mean |logprob of the trainer - logprob of the engine| of sampled tokens, in nats, by the engine's dtype. Rounding stays a
+hundred times below in float32; in bfloat16 honest runs show up to 0.02, and a stale tied head 0.04 after six steps."""
 CLEAR = 0.1
 """Standard error above which the share of an update is not worth logging."""
 RESOLUTION, ROUNDINGS = 2e-5, 8
@@ -34,6 +34,8 @@ RESOLUTION, ROUNDINGS = 2e-5, 8
 forward pass rounds. Where trainer and engine compute in one dtype, that many roundings as seen at the first probes."""
 TEMPERATURE = 0.02
 """Relative difference of the temperature that the samples show from the recipe's."""
+QUIET = {torch.float32: 2e-5, torch.bfloat16: 1e-3}
+"""Mean |difference| in nats below which it is rounding whatever it looks like, as in a policy that hardly chooses any more."""
 STUCK = 5
 """Updates with a gradient and a learning rate after which the weights must have changed somewhere."""
 
@@ -49,6 +51,8 @@ class Probes:
         self._exact = not self._sharded and in_float32(trainer.model)
         self.dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
         self.sequences: list[list[int]] = []
+        self._places: list[tuple[int, int, bool]] = []
+        """Of each token that is looked at: its probe, its place there, and whether it was sampled."""
         self._first: Sight | None = None
         self._judged: Sight | None = None
         """The newest sight that the trainer had moved far enough for; the next one is compared with it."""
@@ -74,7 +78,8 @@ class Probes:
         if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(holder := [chosen], 0)
             chosen = holder[0]
-        self.sequences = chosen
+        self.sequences = [prompt + completion for prompt, completion in chosen]
+        self._places = _places(self.sequences, [len(prompt) for prompt, _ in chosen])
         self.look()
         self.require_temperature(prompts, completions, logprobs)
 
@@ -99,7 +104,7 @@ class Probes:
             slopes.append(slope[first:])
         gap, slope = torch.cat(gaps), torch.cat(slopes)
         off, error = regressed(gap, slope)
-        if abs(off) > max(TEMPERATURE, SURE * error):
+        if gap.abs().mean() > QUIET[self.dtype] and abs(off) > max(TEMPERATURE, SURE * error):
             raise EngineError(
                 f"the engine samples at another temperature than the recipe's: about {wanted * math.exp(off):.2f}, where "
                 f"grpo.rollout.temperature is {wanted:g}. Its logprobs of {len(gap)} sampled tokens differ from the "
@@ -117,7 +122,8 @@ class Probes:
         if not self.sequences:
             return
         began = time.perf_counter()
-        now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine())
+        sampled = torch.tensor([one for *_, one in self._places])
+        now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine(), sampled)
         self._first = self._first or now
         last = self._judged or now
         since = arrival(last, now)
@@ -136,17 +142,21 @@ class Probes:
     def logprobs(self, instead: dict[str, Tensor] | None = None) -> Tensor:
         """The trainer's, shape (tokens,); `instead` as in train/scoring.py."""
         rows = zip(self._logits(self.sequences, instead), self.sequences, strict=True)
-        return torch.cat([logprobs_of(scores, one)[0] for scores, one in rows])
+        return self._looked_at([logprobs_of(scores, one)[0] for scores, one in rows])
 
     def _logits(self, sequences: list[list[int]], instead: dict[str, Tensor] | None = None) -> list[Tensor]:
         return logits_of(self._trainer.model, sequences, self.dtype if self._exact else None, instead)
 
+    def _looked_at(self, rows: Sequence[Tensor]) -> Tensor:
+        return torch.stack([rows[probe][place - 1] for probe, place, _ in self._places])
+
     def _of_engine(self) -> Tensor:
         scored = self._score(self.sequences)
-        values = torch.tensor([math.nan if one is None else one for row in scored for one in row], dtype=torch.float64)
-        if len(values) != sum(len(one) - 1 for one in self.sequences) or not values.isfinite().all():
+        rows = [torch.tensor([math.nan if one is None else one for one in row], dtype=torch.float64) for row in scored]
+        whole = [len(row) for row in rows] == [len(one) - 1 for one in self.sequences]
+        if not whole or not all(row.isfinite().all() for row in rows):
             raise EngineError("the engine did not give a finite log-probability for every token of the probes")
-        return values
+        return self._looked_at(rows)
 
     @property
     def _resolution(self) -> float:
@@ -165,7 +175,7 @@ class Probes:
         found = arrival(before, now)
         told = [
             f"the engine samples from another policy than the one being trained, found after the sync at step {now.step}: "
-            f"mean |logprob difference| {now.mismatch:.2g} nats on {len(self.sequences)} probes of {len(now.engine)} tokens"
+            f"mean |logprob difference| {now.mismatch:.2g} nats on the sampled ones of {len(now.engine)} tokens in {len(self.sequences)} probes"
         ]
         if found.moved:
             told.append(
@@ -204,15 +214,33 @@ def _spread(prompts: Sequence[list[int]]) -> list[int]:
     return sorted(range(len(prompts)), key=lambda row: (turns[row], row))
 
 
-def _choose(prompts: Sequence[list[int]], completions: Sequence[list[int]], most: int) -> list[list[int]]:
+def _choose(
+    prompts: Sequence[list[int]], completions: Sequence[list[int]], most: int
+) -> list[tuple[list[int], list[int]]]:
     """Prompts with their completions, at most `most` tokens of these, until the budget is spent."""
-    chosen: list[list[int]] = []
+    chosen: list[tuple[list[int], list[int]]] = []
     for row in _spread(prompts):
         room = max(LONGEST - len(prompts[row]), 64)
-        chosen.append(list(prompts[row]) + list(completions[row])[: min(room, most)])
-        if len(chosen) >= FEWEST and sum(map(len, chosen)) >= BUDGET:
+        chosen.append((list(prompts[row]), list(completions[row])[: min(room, most)]))
+        if len(chosen) >= FEWEST and sum(len(prompt) + len(completion) for prompt, completion in chosen) >= BUDGET:
             break
     return chosen
+
+
+def _places(sequences: Sequence[list[int]], prompts: Sequence[int]) -> list[tuple[int, int, bool]]:
+    """Every token but the first of each sequence, and those that come after the same beginning only once.
+
+    >>> _places([[7, 8, 9], [7, 8, 5]], [2, 2])
+    [(0, 1, False), (0, 2, True), (1, 2, True)]
+    """
+    seen: set[tuple[int, ...]] = set()
+    places = []
+    for probe, (one, prompt) in enumerate(zip(sequences, prompts, strict=True)):
+        for place in range(1, len(one)):
+            if (beginning := tuple(one[: place + 1])) not in seen:
+                seen.add(beginning)
+                places.append((probe, place, place >= prompt))
+    return places
 
 
 def _sample(model: Any, values: int = 64) -> list[Tensor]:
