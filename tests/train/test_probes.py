@@ -87,7 +87,10 @@ ENGINES = {
     "transformers": (
         {"tied": False},
         "bfloat16",
-        ["honest", "honest and slow", "honest and sharp", "honest with an adapter", "skipped sync", "missing adapter"],
+        [
+            *("honest", "honest and slow", "honest and sharp", "honest with an adapter"),
+            *("skipped sync", "missing adapter", "temperature"),
+        ],
     ),
 }
 RATE_IN_BF16 = {"skipped sync": "1e-4", "missing adapter": "1e-3"}

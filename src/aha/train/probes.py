@@ -32,8 +32,9 @@ CLEAR = 0.1
 RESOLUTION, ROUNDINGS = 2e-5, 8
 """Nats (root mean square over the probes) that the trainer must have moved before it is compared: more than a float32
 forward pass rounds. Where trainer and engine compute in one dtype, that many roundings as seen at the first probes."""
-TEMPERATURE = 0.02
-"""Relative difference of the temperature that the samples show from the recipe's."""
+TEMPERATURE = {torch.float32: 0.02, torch.bfloat16: 0.06}
+"""Relative difference of the temperature that the samples show from the recipe's. An honest engine in bfloat16 is off by up
+to 0.03, whichever samples are looked at (SmolLM2, 30 layers, vLLM on CPU)."""
 QUIET = {torch.float32: 2e-5, torch.bfloat16: 1e-3}
 """Mean |difference| in nats below which it is rounding whatever it looks like, as in a policy that hardly chooses any more."""
 STUCK = 5
@@ -104,7 +105,7 @@ class Probes:
             slopes.append(slope[first:])
         gap, slope = torch.cat(gaps), torch.cat(slopes)
         off, error = regressed(gap, slope)
-        if gap.abs().mean() > QUIET[self.dtype] and abs(off) > max(TEMPERATURE, SURE * error):
+        if gap.abs().mean() > QUIET[self.dtype] and abs(off) > max(TEMPERATURE[self.dtype], SURE * error):
             raise EngineError(
                 f"the engine samples at another temperature than the recipe's: about {wanted * math.exp(off):.2f}, where "
                 f"grpo.rollout.temperature is {wanted:g}. Its logprobs of {len(gap)} sampled tokens differ from the "
