@@ -88,7 +88,7 @@ def test_an_unknown_key_in_full(refused: Refused) -> None:
         "small.yaml:19  grpo.rollout.temprature\n"
         "  given     temprature\n"
         "  expected  one of: engine, mode, temperature, top_p, max_tokens, max_prompt_tokens, tensor_parallel, "
-        "memory_share, kv_cache_gib, max_sequences, servers, server_count, server_silence, server_deadline, overlap, correction_cap\n"
+        "memory_share, kv_cache_gib, max_sequences, servers, server_count, server_silence, server_deadline, overlap, on_mismatch, correction_cap\n"
         "  nearest   temperature"
     )
 

@@ -80,6 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
     "missing adapter": {"rate": "1e-4", "lora": True, "change": _base_alone},
     "one stale layer": {"rate": "1e-4", "change": _one_layer_old},
     "temperature": {"rate": "1e-4", "temperature": 0.9},
+    "warned": {"rate": "1e-4", "temperature": 0.9, "warn": True},
     "stuck": {"rate": "1e-4", "steps": 10, "stuck": True},
 }
 ENGINES = {
@@ -169,6 +170,7 @@ def run_case(
     folder.mkdir()
     (folder / "lottery.py").write_text(LOTTERY.replace("PAYS", str(case.get("pays", 1))))
     keys = [f"rewards={{{folder}/lottery.py: 1.0}}", f"learning_rate={case['rate']}", f"steps={case.get('steps', 6)}"]
+    keys += ["rollout.on_mismatch=warn"] if case.get("warn") else []
     keys += ["lora={rank: 4, alpha: 8}"] if case.get("lora") else []
     keys += ["rollout.max_tokens=8"] if engine.name == "transformers" else []  # it draws token by token
     recipe = load_recipe(folder.parent / "nano.yaml", [f"grpo.{key}" for key in [*keys, "save_every=100"]])
@@ -190,11 +192,11 @@ def run_case(
         assert phase() == "sync"
         sender.sync(weights)
 
-    policy = Policy(sync, generate, engine.score)
+    policy, said = Policy(sync, generate, engine.score), list[str]()
     with Scorer(recipe.grpo.rewards, deadline=30, workers=1) as scorer:
         trainer, _ = make_grpo_trainer(
             recipe, stage, folder, "cpu", model, tokenizer, problems, chats, scorer, policy,
-            choose("grpo", "torch", "cpu", "llama"), 0,
+            choose("grpo", "torch", "cpu", "llama"), 0, said.append,
         )  # fmt: skip
         if case.get("stuck"):
             optimizer = trainer.create_optimizer()
@@ -204,6 +206,8 @@ def run_case(
             trainer.train()
         except AhaError as error:
             ended = f"{type(error).__name__}: {error}"
+    if case.get("warn"):
+        ended = f"{read_metrics(folder / 'metrics.jsonl')[-1]['mismatch_warnings']:.0f} steps; {'; '.join(said)}"
     shares = [row["arrived"] for row in read_metrics(folder / "metrics.jsonl") if "arrived" in row]
     return trainer.state.global_step, ended, shares
 
@@ -234,6 +238,13 @@ def test_each_fault_is_caught_at_its_sync_and_named(told: Told) -> None:
         step, ended, _ = told[name]
         assert ended.startswith("EngineError"), f"{name} went on to step {step}: {ended}"
         assert (step, expected[name][1] in ended) == (expected[name][0], True), f"{name}: step {step}, {ended}"
+
+
+def test_a_run_that_wants_it_so_goes_on_and_says_it_once(told: Told) -> None:
+    if "warned" in told:
+        step, ended, _ = told["warned"]
+        assert step == 6 and ended.count("at another temperature than the recipe's") == 1, ended
+        assert ended.startswith("6 steps; "), ended
 
 
 def test_an_optimiser_that_does_nothing_is_caught(told: Told) -> None:

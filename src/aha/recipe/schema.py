@@ -249,6 +249,10 @@ class Rollout(Block):
         description="pipelined: finished groups are trained while others are drawn (arXiv:2511.18871); "
         "async: a step's completions are drawn during the step before, from weights one step older",
     )
+    on_mismatch: Literal["stop", "warn"] = Field(
+        default="stop",
+        description="when trainer and engine disagree by more than rounding: end the run, or say so and count it",
+    )
     correction_cap: PositiveFloat = Field(
         default=2.0, description="truncated importance sampling against the engine's logprobs"
     )

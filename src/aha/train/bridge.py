@@ -92,12 +92,15 @@ class EngineBridge(VLLMGeneration):
         limit = MISMATCH[torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32]
         if difference <= limit:
             return
-        if self.probes:
-            self.probes.require_temperature(*self.newest)
-        raise EngineError(
+        if self.probes and not self.probes.require_temperature(*self.newest):
+            return
+        told = (
             f"the engine samples from another policy than the one being trained: mean |logprob difference| {difference:.4f}, "
             f"at most {limit} expected. Weights did not arrive, or temperature or dtype differ"
         )
+        if not self.probes:
+            raise EngineError(told)
+        self.probes.refuse(told)
 
 
 @contextmanager

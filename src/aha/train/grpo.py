@@ -203,7 +203,8 @@ def make_grpo_trainer(
     trainer.parallel = recipe.hardware.parallel if stage.world_size > 1 else "none"
     trainer.judge = judge
     if policy.score:
-        trainer.vllm_generation.probes = Probes(trainer, policy.score)
+        warn = say if block.rollout.on_mismatch == "warn" else None
+        trainer.vllm_generation.probes = Probes(trainer, policy.score, warn)
     trainer.kernels = kernels
     trainer.expect_longest(recipe, stage, block.rollout.max_prompt_tokens, block.rollout.max_tokens)
     trainer.rollouts = folder / "rollouts"
@@ -240,6 +241,7 @@ OWN = (
     "unjudged",
     "rollout_tokens_per_second",
     "mismatch_probes",
+    "mismatch_warnings",
     "arrived",
     "rounds",
     "groups_kept",

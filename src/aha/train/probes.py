@@ -37,6 +37,7 @@ TEMPERATURE = {torch.float32: 0.02, torch.bfloat16: 0.06}
 to 0.03, whichever samples are looked at (SmolLM2, 30 layers, vLLM on CPU)."""
 QUIET = {torch.float32: 2e-5, torch.bfloat16: 1e-3}
 """Mean |difference| in nats below which it is rounding whatever it looks like, as in a policy that hardly chooses any more."""
+WAY_OUT = "If you know why they differ and want it so: grpo.rollout.on_mismatch=warn"
 STUCK = 5
 """Updates with a gradient and a learning rate after which the weights must have changed somewhere."""
 
@@ -44,8 +45,14 @@ STUCK = 5
 class Probes:
     """The probes of one process. `draw` takes them from the first rollouts, `look` is called after each sync."""
 
-    def __init__(self, trainer: Any, score: Callable[[list[list[int]]], list[list[float]]]):
-        """`score` is the engine's: logprobs of every token but the first, at temperature 1."""
+    def __init__(
+        self,
+        trainer: Any,
+        score: Callable[[list[list[int]]], list[list[float]]],
+        warn: Callable[[str], None] | None = None,
+    ):
+        """`score` is the engine's: logprobs of every token but the first, at temperature 1. With `warn` a disagreement is
+        said (the first in full) and counted, and the run goes on."""
         self._trainer = trainer
         self._score = score
         self._sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
@@ -61,6 +68,21 @@ class Probes:
         self._still: tuple[Tensor, list[Tensor]] | None = None
         """The trainer's logprobs, and a sample of its weights, since when there have been `_updates`."""
         self.metrics: dict[str, float] = {}
+        self._warn = warn
+        self._warned: set[int] = set()
+        """Steps at which they disagreed."""
+
+    def refuse(self, why: str) -> None:
+        """Raises EngineError, unless the recipe only wants to hear of it."""
+        if self._warn is None:
+            raise EngineError(f"{why}\n  {WAY_OUT}")
+        first = not self._warned
+        self._warned.add(self._trainer.state.global_step)
+        self.metrics["mismatch_warnings"] = len(self._warned)
+        if first:
+            self._warn(
+                f"{why}\n  The run goes on, as grpo.rollout.on_mismatch says; `mismatch_warnings` counts the steps"
+            )
 
     def took(self, norm: float | None, learning_rate: float) -> None:
         """An optimiser step with this gradient norm is about to be taken."""
@@ -86,11 +108,11 @@ class Probes:
 
     def require_temperature(
         self, prompts: Sequence[list[int]], completions: Sequence[list[int]], logprobs: Sequence[list[float]]
-    ) -> None:
-        """The samples' logprobs must be the trainer's at the recipe's temperature t.
+    ) -> bool:
+        """The samples' logprobs must be the trainer's at the recipe's temperature t; returns whether they are.
 
         The same test as for an update: what the engine said less what the trainer says, regressed on the slope by
-        log t, is log(its temperature / t). Raises EngineError that names the temperature.
+        log t, is log(its temperature / t). Raises EngineError that names the temperature (see `refuse`).
         """
         wanted = self._trainer.temperature
         gaps, slopes = [], []
@@ -105,19 +127,21 @@ class Probes:
             slopes.append(slope[first:])
         gap, slope = torch.cat(gaps), torch.cat(slopes)
         off, error = regressed(gap, slope)
-        if gap.abs().mean() > QUIET[self.dtype] and abs(off) > max(TEMPERATURE[self.dtype], SURE * error):
-            raise EngineError(
-                f"the engine samples at another temperature than the recipe's: about {wanted * math.exp(off):.2f}, where "
-                f"grpo.rollout.temperature is {wanted:g}. Its logprobs of {len(gap)} sampled tokens differ from the "
-                f"trainer's by {gap.abs().mean():.2g} nats on average, and as those of another temperature do"
-            )
+        if not (gap.abs().mean() > QUIET[self.dtype] and abs(off) > max(TEMPERATURE[self.dtype], SURE * error)):
+            return True
+        self.refuse(
+            f"the engine samples at another temperature than the recipe's: about {wanted * math.exp(off):.2f}, where "
+            f"grpo.rollout.temperature is {wanted:g}. Its logprobs of {len(gap)} sampled tokens differ from the "
+            f"trainer's by {gap.abs().mean():.2g} nats on average, and as those of another temperature do"
+        )
+        return False
 
     # --- what both sides say of them ---
 
     def look(self) -> None:
         """Score the probes on both sides.
 
-        Raises EngineError when the engine does not have the trainer's weights, and StageError when the trainer's
+        Raises EngineError when the engine does not have the trainer's weights (see `refuse`), and StageError when the trainer's
         weights have not changed although it took steps.
         """
         if not self.sequences:
@@ -130,11 +154,11 @@ class Probes:
         since = arrival(last, now)
         clear = since.moved > self._resolution and since.error < CLEAR
         self.metrics = {"mismatch_probes": now.mismatch, "arrived": since.share if clear else math.nan}
-        for before in (last, self._first):
-            if not self._arrived(before, now):
-                raise EngineError(self._told(before, now))
-        if not now.mismatch <= MISMATCH[self.dtype]:
-            raise EngineError(self._told(last, now))
+        if self._warn is not None:
+            self.metrics["mismatch_warnings"] = len(self._warned)
+        missed = next((before for before in (last, self._first) if not self._arrived(before, now)), None)
+        if missed is not None or not now.mismatch <= MISMATCH[self.dtype]:
+            self.refuse(self._told(missed or last, now))
         self._require_movement(now)
         if self._judged is None or since.moved > self._resolution:
             self._judged = now
