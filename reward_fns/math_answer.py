@@ -179,6 +179,9 @@ _MONTH = re.compile(
     r"\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\b(?=\W*\d|\W*$)"
 )
+_SENTENCE = re.compile(
+    r"(?:the|these|this) [a-z]+ (?:(?:is|are) (?:an? )?|(?=(?:con|di)verges$))(?!(?:yes|no|true|false)$)([a-z]+)"
+)
 _ARTICLES = frozenset(["the", "an"])
 _JUDGEMENTS = frozenset(["yes", "no", "true", "false"])
 
@@ -210,6 +213,8 @@ def _same_words(ours: str, reference: str) -> bool:
             {_content(item) for item in re.split(r"[,;]|\band\b|∧", text.strip("⦃⦄"))} for text in (ours, reference)
         ]
         return members[0] == members[1]
+    if (sentence := _SENTENCE.fullmatch(unwrapped(ours).casefold())) and unwrapped(reference).casefold() == sentence[1]:
+        return True
     return _same_judgement(unwrapped(ours).casefold(), unwrapped(reference).casefold())
 
 
@@ -228,6 +233,7 @@ def _same_judgement(ours: str, reference: str) -> bool:
 def _content(text: str) -> str:
     """Words without case, articles, spaces and multiplication signs; with digits, minus signs and primes."""
     plain = re.sub(r"(?<=[a-z]{2})[-'](?=[a-z])", "", unwrapped(text).casefold())
+    plain = re.sub(r"\b(con|di)vergent\b", r"\1verges", plain)
     if _MONTH.search(plain):  # a date, in either order
         return " ".join(sorted(re.findall(r"\d+", plain) + [month[:3] for month in _MONTH.findall(plain)]))
     words = re.findall(r"[^\W_]+|(?<=\d)[.,](?=\d)|[^\s\w*.,\"()∧⦃⦄]", plain)
@@ -269,8 +275,10 @@ def _ask_math_verify(ours: str, reference: str, otherwise: Score) -> Score:
     import math_verify
 
     def judge() -> Score:
-        expected = math_verify.parse(f"${reference}$", parsing_timeout=0)
-        given = math_verify.parse(f"${ours}$", parsing_timeout=0)
+        expected, given = (
+            math_verify.parse("$" + formula.replace("∞", r"\infty ") + "$", parsing_timeout=0)
+            for formula in (reference, ours)
+        )
         if not expected or not given:
             return otherwise
         return _verdict(bool(math_verify.verify(expected, given, timeout_seconds=0)), "compared by math-verify")

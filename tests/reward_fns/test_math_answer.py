@@ -722,6 +722,156 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [r"60^\circ", r"\pi/3", r"\frac{\pi}{3}\text{ rad}"],
         ["60", r"30^\circ", "1.0472"],
     ),
+    r"11\text{ inches}": (
+        ["11''", '11"', r"11^{\prime\prime}"],
+        ["11'", "10''", r"11^\circ", r"11\text{ feet}"],
+    ),
+    r"6\text{ ft}": (
+        ["6'"],
+        ["6''"],
+    ),
+    r"5\text{ feet }8\text{ inches}": (
+        ["5'8''", r"68\text{ inches}"],
+        ["8'5''"],
+    ),
+    r"\$3\text{ million}": (
+        ["3000000", r"3\text{ million dollars}", r"\$3{,}000{,}000"],
+        ["3", r"\$3", r"\$3\text{ billion}"],
+    ),
+    r"3\text{ dozen eggs}": (
+        ["36", r"36\text{ eggs}"],
+        ["3", r"3\text{ eggs}"],
+    ),
+    r"\$12.50": (
+        [r"12\text{ dollars and }50\text{ cents}", r"US\$12.50"],
+        [r"12\text{ dollars and }5\text{ cents}", r"12\text{ dollars}", r"12.50\text{ cents}"],
+    ),
+    "96": (
+        [r"\text{Total: 96}", r"\text{Area: } 96", r"\text{The total is } 96", r"\text{There are 96 ways}"],
+        [
+            r"\text{Total: 69}",
+            r"\text{Not: } 96",
+            r"\text{A wrong answer is } 96",
+            r"\text{Half of it is } 96",
+            r"\text{Total: } 96 \text{ or } 97",
+            r"\text{Total: 96\%}",
+            r"\text{There are 96 or 97}",
+            r"\text{None: 96}",
+        ],
+    ),
+    r"\$240": (
+        [r"\text{Total: \$240}", r"\text{Total cost: } \$240"],
+        [r"\text{Total: €240}", r"\text{Total: \$24}"],
+    ),
+    r"\frac{1}{6}": (
+        ["1 in 6", r"1 \text{ in } 6"],
+        [r"6 \text{ in } 1", r"1 \text{ in } 7", r"1 \text{ in } 6 \text{ or } 7"],
+    ),
+    "x<7": (
+        [
+            r"\text{must be less than } 7",
+            r"\text{x must be less than 7}",
+            r"\text{less than } 7",
+            "<7",
+            "2x<14",
+            "x-7<0",
+        ],
+        [
+            r"\text{must not be less than } 7",
+            r"\text{must be at most } 7",
+            r"\text{must be more than } 7",
+            "-x<-7",
+            "2x>14",
+            "x<x+7",
+        ],
+    ),
+    r"-1\le x\le 5": (
+        [r"|x-2|\le 3", r"-2\le 2x\le 10"],
+        ["|x-2|<3", r"|x+2|\le 3", r"x\le 5"],
+    ),
+    r"\mathbb{R}\setminus\{1,2\}": (
+        [r"x\ne 1,2", r"x \neq 1 \text{ and } 2"],
+        [r"x\ne 1", r"x\ne 1,3", r"x\ne 1 \text{ or } 2"],
+    ),
+    r"\frac{x+1}{x-1}": (
+        [r"\frac{x + 1}{x - 1}, \quad x \neq 1"],
+        [r"\frac{x+1}{x-1}, x=1", r"\frac{x-1}{x+1}, x\ne 1", r"\frac{x+1}{x-1}, 1"],
+    ),
+    r"\frac{3\pm\sqrt{17}}{4}": (
+        [r"x_{1,2}=\frac{3\pm\sqrt{17}}{4}"],
+        [r"x_{1,2}=\frac{3+\sqrt{17}}{4}"],
+    ),
+    "(7,1)": (
+        [
+            r"x=7 \\ y=1",
+            r"x=7\\y=1",
+            r"x=7, \\ y=1",
+            r"\begin{cases} x=7 \\ y=1 \end{cases}",
+            r"\begin{aligned} x&=7\\ y&=1\end{aligned}",
+            r"\left\{\begin{array}{l} x=7 \\ y=1 \end{array}\right.",
+            r"\text{The vertex is } (7,1)",
+        ],
+        [
+            r"x=1 \\ y=7",
+            r"x=7 \\ x=1",
+            "x=7, x=1",
+            r"x=7 \\ y=1 \\ z=0",
+            r"\begin{cases} x=1 \\ y=7 \end{cases}",
+            r"\text{Vertex: } (1,7)",
+        ],
+    ),
+    "(0,3),(3,0)": (
+        [r"x=0,y=3\text{ or }x=3,y=0"],
+        [r"x=0,y=0\text{ or }x=3,y=3", r"x=0,y=3\text{ or }x=0,y=3", "x=3,y=0"],
+    ),
+    "2:5": (
+        ["4:10"],
+        ["4:11", r"2:05\text{ PM}", "5:2"],
+    ),
+    "9:16": (
+        [r"\frac{9}{16}"],
+        ["7:12", "3:4", r"\frac{16}{9}", "18:33"],
+    ),
+    "2:15": (
+        [],
+        ["4:30", r"\frac{2}{15}", "2.25"],
+    ),
+    "x^2=2x": (
+        [],
+        [r"x=\frac{2x}{x}", "x=2", r"\frac{x^2}{x}=\frac{2x}{x}"],
+    ),
+    "xy=6": (
+        [r"y=\frac{6}{x}", r"x=\frac{6}{y}"],
+        ["x^2y=6x", r"\frac{y}{x}=6", r"y=\frac{x}{6}"],
+    ),
+    "e": (
+        [r"\lim_{n\to\infty}\left(1+\frac1n\right)^n"],
+        [r"\lim_{n\to\infty}\left(1+\frac2n\right)^n", r"\lim_{n\to 0}\left(1+\frac1n\right)^n"],
+    ),
+    r"\frac{1}{2}e^{2x}+C": (
+        [r"\frac12 e^{2x} + C_1"],
+        [r"\frac12 e^{2x}+C_1x", r"\frac12 e^{2x}"],
+    ),
+    r"\text{parallel}": (
+        [r"\text{The lines are parallel}"],
+        [r"\text{The lines are not parallel}", r"\text{perpendicular}"],
+    ),
+    r"\text{converges}": (
+        [r"\text{convergent}", r"\text{The series converges}"],
+        [r"\text{divergent}", r"\text{The series is not convergent}", r"\text{does not converge}"],
+    ),
+    r"60\%": (
+        [r"60\text{\%}"],
+        ["60"],
+    ),
+    "4": (
+        [r"\max\{1,4\}"],
+        [r"\max\{4,5\}"],
+    ),
+    r"\{3,7\}": (
+        [r"3 \& 7"],
+        [r"3 \& 8"],
+    ),
 }
 """Reference: (right answers, wrong answers)."""
 

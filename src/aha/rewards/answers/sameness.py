@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import starmap
 from typing import Any
 
 from aha.rewards.answers.equality import equal, proportional
@@ -25,6 +26,8 @@ from aha.rewards.answers.values import (
     Scalar,
     Value,
     full_hour,
+    have_own_names,
+    in_order_of_names,
     is_label,
     is_tuple_of_names,
     read,
@@ -42,8 +45,8 @@ class Sameness:
     def __call__(self, gold: Value, given: Value) -> bool:
         given = self._simplified(gold, given)
         gold, given = _with_components(gold, given), _with_components(given, gold)
-        if isinstance(gold, Many) and gold.brackets == "list" and _have_own_names(gold.items):
-            gold = Many(tuple(_in_order_of_names(gold.items)), "()")
+        if isinstance(gold, Many) and gold.brackets == "list" and have_own_names(gold.items):
+            gold = Many(tuple(in_order_of_names(gold.items)), "()")
         compare: dict[type, Callable[[Any, Value], bool]] = {
             Scalar: self._scalar,
             Many: self._many,
@@ -65,6 +68,10 @@ class Sameness:
         is_one = isinstance(gold, Scalar) or (isinstance(gold, Many) and gold.ordered)
         if is_one and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
             given = given.items[0]
+        if isinstance(gold, Scalar) and isinstance(given, Many) and given.brackets == "list" and len(given.items) == 2:
+            formula, condition = given.items
+            if isinstance(condition, Relation) and condition.signs == ("≠",) and condition.sides[0] in names(gold.tree):
+                given = formula  # of x, where it is defined
         return given
 
     def _scalar(self, gold: Scalar, given: Value) -> bool:
@@ -88,7 +95,7 @@ class Sameness:
             if gold.unit.dimension != given.unit.dimension:
                 return False
             return equal(_in_base_units(gold), _in_base_units(given))
-        if (gold.unit is None) != (given.unit is None) and self.units_required:
+        if (gold.unit is None) != (given.unit is None) and (self.units_required or _is_angle(gold, given)):
             return False
         return self._equal_up_to_notation(gold.tree, given.tree)
 
@@ -117,9 +124,9 @@ class Sameness:
         if not gold.ordered:
             return not given.ordered and self._same_members(gold, given)
         pair = "()" if given.brackets == "list" else _round(given.brackets)
-        if given.brackets == "set" or pair != _round(gold.brackets):
+        if given.brackets == "set" or pair != _round(gold.brackets) or _are_roots(given.items):
             return False
-        items = _in_order_of_names(given.items) if _have_own_names(given.items) else list(given.items)
+        items = in_order_of_names(given.items) if have_own_names(given.items) else list(given.items)
         return len(items) == len(gold.items) and all(map(self, gold.items, items))
 
     def _same_members(self, gold: Many, given: Many) -> bool:
@@ -199,11 +206,13 @@ class Sameness:
         if isinstance(given, Scalar) and len(gold.terms) == 2 and not gold.is_clock:
             return bool(gold.terms[1]) and equal(gold.terms[0] / gold.terms[1], given.tree)
         if isinstance(given, Scalar) and gold.is_clock:
+            if given.tree == Node("/", gold.terms) and (gold.terms[1] % 5 or gold.terms[0] > 12):
+                return True  # 9/16 for 9:16, which may be a ratio
             given = full_hour(given.text) or given
         if not isinstance(given, Ratio) or len(gold.terms) != len(given.terms):
             return False
-        if gold.is_clock or given.is_clock:
-            return _same_time(gold, given)
+        if gold.is_clock or given.suffix:
+            return gold.is_clock and _same_time(gold, given)
         return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
 
     def _residue(self, gold: Residue, given: Value) -> bool:
@@ -275,14 +284,10 @@ def _value_of(relation: Relation) -> Value | None:
     return last if agree else None
 
 
-def _have_own_names(items: tuple[Value, ...]) -> bool:
-    """`x = 1, y = 2` is a pair; `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are roots."""
-    found = [item.sides[0] for item in items if isinstance(item, Relation) and re.fullmatch("[A-Za-z]", item.sides[0])]
-    return len(set(found)) == len(items) > 1
-
-
-def _in_order_of_names(items: tuple[Value, ...]) -> list[Value]:
-    return sorted(items, key=lambda item: item.sides[0] if isinstance(item, Relation) else "")
+def _are_roots(items: tuple[Value, ...]) -> bool:
+    """`x = 7, x = 1`: two values of one name are no pair."""
+    named = [item.sides[0] for item in items if isinstance(item, Relation)]
+    return len(set(named)) < len(named)
 
 
 def _with_components(value: Value, other: Value) -> Value:
@@ -329,6 +334,13 @@ def _round(brackets: str) -> str:
     return brackets.replace("⟨", "(").replace("⟩", ")")
 
 
+def _is_angle(one: Scalar, other: Scalar) -> bool:
+    """Whether one of the two is in degrees, and the other in a unit that is none of temperature: 11° is not 11 cm."""
+    units = [base for each in (one, other) if each.unit is not None for base, _ in each.unit.dimension]
+    degrees = any(isinstance(each.tree, Node) and each.tree.op == "deg" for each in (one, other))
+    return degrees and not {"celsius", "fahrenheit"} & set(units)
+
+
 def _in_base_units(scalar: Scalar) -> Tree:
     assert scalar.unit is not None
     return Node("*", (scalar.tree, scalar.unit.factor))
@@ -344,7 +356,7 @@ def _with_constant_of(gold: Tree, given: Tree) -> Tree:
     """The constant of integration may be written in either case."""
     if "C" not in _summands(gold):
         return given
-    constant = next((each for each in _summands(given) if each in ("c", "k", "K")), None)
+    constant = next((each for each in _summands(given) if each in ("c", "k", "K", "C_1", "c_1")), None)
     return substitute(given, constant, "C") if isinstance(constant, str) else given
 
 
@@ -375,8 +387,15 @@ def _same_equation(gold: Relation, given: Relation) -> bool:
         return False
     if proportional(ours, theirs) is not None:
         return True
-    cleared = [_over_one_denominator(tree)[0] for tree in (ours, theirs)]
-    return cleared != [ours, theirs] and proportional(*cleared) is not None
+    fractions = [_over_one_denominator(tree) for tree in (ours, theirs)]
+    cleared = [above for above, _ in fractions]
+    return cleared != [ours, theirs] and proportional(*cleared) is not None and not any(starmap(_cancel, fractions))
+
+
+def _cancel(above: Tree, below: Tree) -> bool:
+    """Whether a name divides numerator and denominator: `x²/x = 2x/x` has lost the solution 0 of `x² = 2x`."""
+    zero = Fraction(0)
+    return any(all(equal(substitute(tree, name, zero), zero) for tree in (above, below)) for name in set(names(below)))
 
 
 def _over_one_denominator(tree: Tree) -> tuple[Tree, Tree]:
