@@ -249,6 +249,8 @@ def _same_choice(ours: str, reference: str) -> bool:
     """`A`, `(A)`, `Option A`, and `A) with its text`, but not `A or B`."""
     letter = re.sub(r"^(?:[Oo]ption|[Cc]hoice)|[()\[\].: ]", "", unwrapped(reference))[:1]
     text = unwrapped(ours).strip("⦃⦄ ")
+    if text.startswith("-"):
+        return False
     words = [word for word in re.findall(r"\w+|[^\s\w().:;,*\[\]-]", text) if word.casefold() not in _FILLER - {"a"}]
     if [word.upper() for word in words] == [letter]:
         return True

@@ -191,6 +191,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "AA",
             r"\text{A and B}",
             "all of the above",
+            "-A",
         ],
     ),
     "E": (
@@ -264,8 +265,15 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["x^2-y^2=25", "x^2+y^2=-25", "x+y=5"],
     ),
     "f(x)=x^2": (
-        [r"f(x) = x \cdot x", "f(t)=t^2", "x^2"],
-        ["f(x)=x^3", "x^3", "f(x)=2x"],
+        [
+            r"f(x) = x \cdot x",
+            "f(t)=t^2",
+            "x^2",
+            r"f(x)=x^2 \text{ for all } x",
+            r"f(x)=x^2 \text{ for all } x \in \mathbb{R}",
+            r"f(x)=x^2, \forall x \in \mathbb{R}",
+        ],
+        ["f(x)=x^3", "x^3", "f(x)=2x", r"f(x)=2x \text{ for all } x", r"f(x)=x^2 \text{ for all } x > 0"],
     ),
     "5": (
         [
@@ -292,6 +300,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "5!/4!",
             "5+x-x",
             r"5 \cdot 1",
+            "a+b=5",
+            r"5 \approx 5.0",
         ],
         [
             "1=2=3=4=5",
@@ -340,6 +350,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             r"\mathbb{R}",
             r"x=5 \text{ or } x=6",
             r"\text{not }5",
+            r"5 \approx 6",
+            r"5 \approx 50",
+            "x^2=5",
+            "x-y=5",
+            "a+b=6",
+            "m+n=5=6",
         ],
     ),
     "x>5": (
@@ -479,7 +495,14 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [r"\mathbb{Z}", r"\mathbb{C}", r"(0,\infty)", r"\mathbb{R}\setminus\{0\}"],
     ),
     r"\mathbb{R}\setminus\{0\}": (
-        [r"\mathbb{R}-\{0\}", r"x\ne0", r"x \neq 0", r"x\in\mathbb{R}, x\neq 0", r"\mathbb{R} \backslash \{0\}"],
+        [
+            r"\mathbb{R}-\{0\}",
+            r"x\ne0",
+            r"x \neq 0",
+            r"x\in\mathbb{R}, x\neq 0",
+            r"\mathbb{R} \backslash \{0\}",
+            r"\mathbb{R}^*",
+        ],
         [r"\mathbb{R}", r"\mathbb{R}\setminus\{1\}"],
     ),
     r"25\%": (
@@ -556,8 +579,9 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "x=1, x=2",
             r"x \in \{1,2\}",
             "1;2",
+            r"x=1 \\ x=2",
         ],
-        ["(1,2)", "1", "1,2,3", "1,1", "12", "1.2"],
+        ["(1,2)", "1", "1,2,3", "1,1", "12", "1.2", "x=2, y=1"],
     ),
     r"\frac{-1\pm\sqrt{5}}{2}": (
         [r"\frac{-1+\sqrt5}{2},\frac{-1-\sqrt5}{2}", r"x = \frac{-1 \pm \sqrt{5}}{2}"],
@@ -611,7 +635,19 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "(1; 2)",
             r"\begin{pmatrix}1\\2\end{pmatrix}",
         ],
-        ["(2,1)", r"\{1,2\}", "[1,2]", "(1,2,3)", "2,1", "12", "x=2,y=1", "(1,2),(1,2)", "3"],
+        [
+            "(2,1)",
+            r"\{1,2\}",
+            "[1,2]",
+            "(1,2,3)",
+            "2,1",
+            "12",
+            "x=2,y=1",
+            "(1,2),(1,2)",
+            "3",
+            r"1 \text{ or } 2",
+            r"x=1 \text{ or } y=2",
+        ],
     ),
     "(1,2),(3,4)": (
         ["(3,4),(1,2)", r"(1,2) \text{ and } (3,4)", r"\{(3,4),(1,2)\}"],
@@ -662,7 +698,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["12x", "12m", r"12\text{ or }13", r"12 \text{ or 13}", r"12 \text{ hundred}", r"12\%", "12 thousand"],
     ),
     r"20^\circ\text{C}": (
-        ["20°C", "20"],
+        ["20°C", "20", r"20^\circ"],
         ["20°F"],
     ),
     r"\text{(A)}": (
@@ -842,7 +878,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "xy=6": (
         [r"y=\frac{6}{x}", r"x=\frac{6}{y}"],
-        ["x^2y=6x", r"\frac{y}{x}=6", r"y=\frac{x}{6}"],
+        ["x^2y=6x", r"\frac{y}{x}=6", r"y=\frac{x}{6}", "6", r"6\text{ feet}"],
     ),
     "e": (
         [r"\lim_{n\to\infty}\left(1+\frac1n\right)^n"],
@@ -871,6 +907,26 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     r"\{3,7\}": (
         [r"3 \& 7"],
         [r"3 \& 8"],
+    ),
+    "(2,-3)": (
+        [],
+        [r"[1,3]\cap[5,7]", "5=x=6", r"\emptyset"],
+    ),
+    "1<x<4": (
+        ["|2x-5|<3"],
+        ["(1,4),(3,2)", "|2x-5|>3"],
+    ),
+    r"45\text{ mph}": (
+        [],
+        [r"45^\circ", r"45\text{ radians}", r"45\text{ km/h}"],
+    ),
+    "x+y=5": (
+        [],
+        ["5", "a+b=5"],
+    ),
+    "(1,2,3)": (
+        [r"x=1 \\ y=2 \\ z=3"],
+        [r"\sum_{k=1}^{9}k", r"\prod_{k=1}^{5} k"],
     ),
 }
 """Reference: (right answers, wrong answers)."""

@@ -116,6 +116,11 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\[dt]binom", r"\\binom"),
         (r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])", ""),
         (r"\\mathbb\s*\{?\s*([RZQNC])\s*\}?", lambda match: _DOUBLE_STRUCK[match[1]]),
+        (
+            r"(?<=[\w)}]),?\s*(?:\\text\{\s*,?\s*for (?:all|any|every)(?: real)?(?: numbers?)?\s*\}|\\forall)\s*[a-z]\s*"
+            r"(?:(?:\\in|∈)\s*ℝ)?\s*$",
+            "",
+        ),
         (r"\\(?:mathcal|bf|rm)(?![A-Za-z])", ""),
         (r"\\\{", "⦃"),
         (r"\\\}", "⦄"),

@@ -46,6 +46,8 @@ def region(value: Value) -> tuple[Span, ...]:
             return _merged([span for item in value.items for span in region(item)])
         if len(value.items) == 2 and value.brackets in ("()", "[]", "(]", "[)"):
             low, high = (_end(item) for item in value.items)
+            if low > high:
+                raise NotARegion  # the point (2, -3)
             return _merged([Span(low, value.brackets[0] == "[", high, value.brackets[1] == "]")])
     raise NotARegion
 

@@ -65,6 +65,8 @@ class Sameness:
             return given
         while isinstance(given, Relation) and (value := _value_of(given)) is not None:
             given = value
+        if isinstance(gold, Scalar) and isinstance(given, Relation) and _is_sum_of_names(given):
+            given = read(given.sides[1], letters_are_units=True)
         is_one = isinstance(gold, Scalar) or (isinstance(gold, Many) and gold.ordered)
         if is_one and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
             given = given.items[0]
@@ -122,9 +124,11 @@ class Sameness:
         if not isinstance(given, Many):
             return self._region(gold, given)
         if not gold.ordered:
+            if have_own_names(given.items) and not all(map(self, gold.items, in_order_of_names(given.items))):
+                return False  # x = 2, y = 1 are not the roots 1 and 2
             return not given.ordered and self._same_members(gold, given)
         pair = "()" if given.brackets == "list" else _round(given.brackets)
-        if given.brackets == "set" or pair != _round(gold.brackets) or _are_roots(given.items):
+        if given.brackets == "set" or pair != _round(gold.brackets) or _are_alternatives(given):
             return False
         items = in_order_of_names(given.items) if have_own_names(given.items) else list(given.items)
         return len(items) == len(gold.items) and all(map(self, gold.items, items))
@@ -156,7 +160,8 @@ class Sameness:
 
     def _relation(self, gold: Relation, given: Value) -> bool:
         if not isinstance(given, Relation):
-            value = _value_of(gold)
+            is_product = re.fullmatch("[a-z]{2,3}", gold.sides[0])  # xy = 6 is no name for 6
+            value = None if is_product else _value_of(gold)
             return self(value, given) if value is not None else self._region(gold, given)
         if gold.signs == given.signs == ("=",):
             return _same_equation(gold, given) or self._same_definition(gold, given)
@@ -284,10 +289,10 @@ def _value_of(relation: Relation) -> Value | None:
     return last if agree else None
 
 
-def _are_roots(items: tuple[Value, ...]) -> bool:
-    """`x = 7, x = 1`: two values of one name are no pair."""
-    named = [item.sides[0] for item in items if isinstance(item, Relation)]
-    return len(set(named)) < len(named)
+def _are_alternatives(given: Many) -> bool:
+    """`7 or 1`, and two values of one name, `x = 7, x = 1`, are no pair."""
+    named = [item.sides[0] for item in given.items if isinstance(item, Relation)]
+    return len(set(named)) < len(named) or (given.brackets == "list" and "∨" in given.text)
 
 
 def _with_components(value: Value, other: Value) -> Value:
@@ -335,10 +340,16 @@ def _round(brackets: str) -> str:
 
 
 def _is_angle(one: Scalar, other: Scalar) -> bool:
-    """Whether one of the two is in degrees, and the other in a unit that is none of temperature: 11° is not 11 cm."""
+    """Whether one of the two is an angle, and the other in a unit that is none of temperature: 11° is not 11 cm."""
     units = [base for each in (one, other) if each.unit is not None for base, _ in each.unit.dimension]
-    degrees = any(isinstance(each.tree, Node) and each.tree.op == "deg" for each in (one, other))
-    return degrees and not {"celsius", "fahrenheit"} & set(units)
+    is_angle = any(isinstance(each.tree, Node) and each.tree.op in ("deg", "rad") for each in (one, other))
+    return is_angle and not {"celsius", "fahrenheit"} & set(units)
+
+
+def _is_sum_of_names(relation: Relation) -> bool:
+    """`m + n = 5` says what the sum is."""
+    left = relation.sides[0]
+    return relation.signs == ("=",) and re.fullmatch(r"[a-z](?:_\d)?(?:\s*\+\s*[a-z](?:_\d)?)+", left) is not None
 
 
 def _in_base_units(scalar: Scalar) -> Tree:

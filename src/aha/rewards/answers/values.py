@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from aha.rewards.answers.equality import numeric_constant
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
 from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_multiple, split_unit
@@ -117,6 +118,7 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
         text = re.sub(r"(?<=\d)\s*\^?\{?'\}?(?!\d{3})", r"\\text{ ft}", text)
     text = _with_usual_parameter(text)
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
+    text = re.sub(r"ℝ\s*\^\s*\{?\*\}?", "ℝ∖⦃0⦄", text)
     text = re.sub(r"ℝ\s*(?:(?:\^\{?\+\}?|_\{?0\}?){2}|_\{?≥\s*0\}?)", "[0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?-\}?|_\{?(?:-|<\s*0)\}?)", "(-∞,0)", text)
@@ -288,12 +290,23 @@ def _read_relation(text: str) -> Value | None:
     if not pieces[0][0] and len(signs) == 1 and signs[0] in "<>≤≥≠":
         pieces[0] = ("x", "")  # "less than 7"
     if signs[-1] == "≈" and not is_label(pieces[-2][0]):  # an exact value, and how large it is
-        return read(text[: text.rindex("≈")])
+        value = read(text[: text.rindex("≈")])
+        if not _is_about(value, read(pieces[-1][0])):
+            raise Unreadable("an approximation of something else")
+        return value
     if signs == ("∈",) and (is_label(pieces[0][0]) or is_tuple_of_names(pieces[0][0])):
         return read(pieces[1][0])
     if not all(piece for piece, _ in pieces) or "∈" in signs:
         raise Unreadable("a relation with a missing side")
     return Relation(tuple(piece for piece, _ in pieces), tuple("=" if sign in "≈≡" else sign for sign in signs))
+
+
+def _is_about(value: Value, rounded: Value) -> bool:
+    """Whether two numbers are within a tenth of each other; what is no number is not looked at."""
+    if not (isinstance(value, Scalar) and isinstance(rounded, Scalar)):
+        return True
+    exactly, about = numeric_constant(value.tree), numeric_constant(rounded.tree)
+    return exactly is None or about is None or abs(exactly - about) * 10 <= abs(exactly)
 
 
 def _read_plus_minus(text: str) -> Value | None:
