@@ -22,8 +22,10 @@ Choices, where careful people differ:
   expected, and as a tuple in the same order;
 - digits that repeat before dots are a period, `0.1666...` is a sixth; of several dots or apostrophes, `1.000.000`, three
   digits apart, are thousands; `1 h 30 min` and `37°30'` are one quantity;
-- a clock time is not a ratio; a decimal is not the irrational number it approximates; 1/0 is no number, and not
-  infinity;
+- a clock time is not a ratio: of `9:16`, which may be either, 18:32 is wrong, and 9/16 right. A decimal is not the
+  irrational number it approximates; 1/0 is no number, and not infinity;
+- an unwritten base of a logarithm is e or ten, whichever fits; denominators of an equation may be cleared, but a name
+  not cancelled;
 - an answer that is too large to compute is wrong, unless it is spelt like the reference.
 """
 

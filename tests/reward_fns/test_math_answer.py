@@ -913,8 +913,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [r"[1,3]\cap[5,7]", "5=x=6", r"\emptyset"],
     ),
     "1<x<4": (
-        ["|2x-5|<3"],
-        ["(1,4),(3,2)", "|2x-5|>3"],
+        ["|2x-5|<3", r"x>1 \text{ and } x<4"],
+        ["(1,4),(3,2)", "|2x-5|>3", r"x>1 \text{ and } y<4", "x>1, y<4"],
     ),
     r"45\text{ mph}": (
         [],
@@ -927,6 +927,18 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "(1,2,3)": (
         [r"x=1 \\ y=2 \\ z=3"],
         [r"\sum_{k=1}^{9}k", r"\prod_{k=1}^{5} k"],
+    ),
+    "|z-1|=2": (
+        ["|1-z|=2"],
+        [r"z=3 \text{ or } z=-1", "x=3,y=-1", "z=3"],
+    ),
+    r"x<-2\text{ or }x>2": (
+        ["|x|>2"],
+        [r"x<-2 \text{ or } y>2", "|x|<2"],
+    ),
+    r"x>1 \text{ or } y<2": (
+        [],
+        [r"y>1 \text{ or } x<2", "x>1"],
     ),
 }
 """Reference: (right answers, wrong answers)."""

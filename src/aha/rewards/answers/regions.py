@@ -43,6 +43,7 @@ def region(value: Value) -> tuple[Span, ...]:
         return _merged([Span(_end(value), True, _end(value), True)])
     if isinstance(value, Many):
         if not value.ordered:
+            _refuse_several_names(value.items)
             return _merged([span for item in value.items for span in region(item)])
         if len(value.items) == 2 and value.brackets in ("()", "[]", "(]", "[)"):
             low, high = (_end(item) for item in value.items)
@@ -53,6 +54,7 @@ def region(value: Value) -> tuple[Span, ...]:
 
 
 def _combined_region(value: Combined) -> tuple[Span, ...]:
+    _refuse_several_names(value.parts)
     parts = [region(part) for part in value.parts]
     union = _merged([span for part in parts for span in part])
     if value.sign in "∪∨":
@@ -63,13 +65,20 @@ def _combined_region(value: Combined) -> tuple[Span, ...]:
     return common or (union if value.sign == "∧" else ())  # "x < -1, x > 1" means or
 
 
+def _refuse_several_names(values: tuple[Value, ...]) -> None:
+    """`x > 1 and y < 4` is no stretch of one line."""
+    found = [names_in(value) for value in values if isinstance(value, Relation)]
+    if any(each != found[0] for each in found):
+        raise NotARegion
+
+
 def _relation_region(relation: Relation) -> tuple[Span, ...]:
     """`0 < x ≤ 1` and its like: one variable, numbers around it."""
-    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|([^|]+)\|", relation.sides[0])):
+    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|([^|z]+)\|", relation.sides[0])):
         return _absolute_region(inside[1], relation)
     variables = {side for side in relation.sides if re.fullmatch("[A-Za-zα-ω]", side) and side not in "eiπ"}
     if len(variables) != 1:
-        variables = _names_in(relation)
+        variables = names_in(relation)
     if len(variables) != 1:
         raise NotARegion
     (variable,) = variables
@@ -84,7 +93,8 @@ def _relation_region(relation: Relation) -> tuple[Span, ...]:
     return spans
 
 
-def _names_in(relation: Relation) -> set[str]:
+def names_in(relation: Relation) -> set[str]:
+    """The names of a relation between formulas."""
     try:
         return {name for side in relation.sides for name in names(parse(side))} - {"e", "i", "π", "∞"}
     except Unreadable:
@@ -106,7 +116,7 @@ def _linear_region(variable: str, left: str, sign: str, right: str) -> tuple[Spa
 
 
 def _absolute_region(variable: str, relation: Relation) -> tuple[Span, ...]:
-    """`|x| < 3` is `-3 < x < 3`; `|x| > 3` is what the other half of the line says too."""
+    """`|x| < 3` is `-3 < x < 3`; `|x| > 3` is what the other half of the line says too. Of z it is a circle."""
     sign, end = relation.signs[0], relation.sides[1]
     upper = _relation_region(Relation((variable, end), (sign,)))
     lower = _relation_region(Relation((f"-({end})", variable), (sign,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from aha.rewards.answers.equality import equal, proportional
 from aha.rewards.answers.errors import Irrational, Undefined, Unreadable
 from aha.rewards.answers.exact import exact, substitute
 from aha.rewards.answers.grammar import Node, Tree, names, parse
-from aha.rewards.answers.regions import MIRRORED, NotARegion, region
+from aha.rewards.answers.regions import MIRRORED, NotARegion, names_in, region
 from aha.rewards.answers.values import (
     Combined,
     Many,
@@ -182,14 +183,19 @@ class Sameness:
         return squeezed(gold.sides[0]) == squeezed(given.sides[0]) and self(ours, theirs)
 
     def _region(self, gold: Value, given: Value) -> bool:
-        try:
+        with contextlib.suppress(NotARegion, Undefined):
             return region(gold) == region(given)
-        except (NotARegion, Undefined):
-            pass
         if isinstance(gold, Combined) and isinstance(given, Combined):
             same_length = gold.sign == given.sign and len(gold.parts) == len(given.parts)
-            return same_length and all(map(self, gold.parts, given.parts))
+            with contextlib.suppress(NotARegion):
+                return same_length and all(map(self._same_part, gold.parts, given.parts))
         return False
+
+    def _same_part(self, gold: Value, given: Value) -> bool:
+        """Of `x < 1 or y > 2`, where a name is not as good as another."""
+        if isinstance(gold, Relation) and isinstance(given, Relation) and names_in(gold) != names_in(given):
+            return False
+        return self(gold, given)
 
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
