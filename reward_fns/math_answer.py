@@ -22,8 +22,10 @@ Choices, where careful people differ:
   expected, and as a tuple in the same order;
 - digits that repeat before dots are a period, `0.1666...` is a sixth; of several dots or apostrophes, `1.000.000`, three
   digits apart, are thousands; `1 h 30 min` and `37°30'` are one quantity;
-- a clock time is not a ratio; a decimal is not the irrational number it approximates; 1/0 is no number, and not
-  infinity;
+- a clock time is not a ratio: of `9:16`, which may be either, 18:32 is wrong, and 9/16 right. A decimal is not the
+  irrational number it approximates; 1/0 is no number, and not infinity;
+- an unwritten base of a logarithm is e or ten, whichever fits; denominators of an equation may be cleared, but a name
+  not cancelled;
 - an answer that is too large to compute is wrong, unless it is spelt like the reference.
 """
 
@@ -179,6 +181,9 @@ _MONTH = re.compile(
     r"\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\b(?=\W*\d|\W*$)"
 )
+_SENTENCE = re.compile(
+    r"(?:the|these|this) [a-z]+ (?:(?:is|are) (?:an? )?|(?=(?:con|di)verges$))(?!(?:yes|no|true|false)$)([a-z]+)"
+)
 _ARTICLES = frozenset(["the", "an"])
 _JUDGEMENTS = frozenset(["yes", "no", "true", "false"])
 
@@ -210,6 +215,8 @@ def _same_words(ours: str, reference: str) -> bool:
             {_content(item) for item in re.split(r"[,;]|\band\b|∧", text.strip("⦃⦄"))} for text in (ours, reference)
         ]
         return members[0] == members[1]
+    if (sentence := _SENTENCE.fullmatch(unwrapped(ours).casefold())) and unwrapped(reference).casefold() == sentence[1]:
+        return True
     return _same_judgement(unwrapped(ours).casefold(), unwrapped(reference).casefold())
 
 
@@ -228,6 +235,7 @@ def _same_judgement(ours: str, reference: str) -> bool:
 def _content(text: str) -> str:
     """Words without case, articles, spaces and multiplication signs; with digits, minus signs and primes."""
     plain = re.sub(r"(?<=[a-z]{2})[-'](?=[a-z])", "", unwrapped(text).casefold())
+    plain = re.sub(r"\b(con|di)vergent\b", r"\1verges", plain)
     if _MONTH.search(plain):  # a date, in either order
         return " ".join(sorted(re.findall(r"\d+", plain) + [month[:3] for month in _MONTH.findall(plain)]))
     words = re.findall(r"[^\W_]+|(?<=\d)[.,](?=\d)|[^\s\w*.,\"()∧⦃⦄]", plain)
@@ -243,6 +251,8 @@ def _same_choice(ours: str, reference: str) -> bool:
     """`A`, `(A)`, `Option A`, and `A) with its text`, but not `A or B`."""
     letter = re.sub(r"^(?:[Oo]ption|[Cc]hoice)|[()\[\].: ]", "", unwrapped(reference))[:1]
     text = unwrapped(ours).strip("⦃⦄ ")
+    if text.startswith("-"):
+        return False
     words = [word for word in re.findall(r"\w+|[^\s\w().:;,*\[\]-]", text) if word.casefold() not in _FILLER - {"a"}]
     if [word.upper() for word in words] == [letter]:
         return True
@@ -269,8 +279,10 @@ def _ask_math_verify(ours: str, reference: str, otherwise: Score) -> Score:
     import math_verify
 
     def judge() -> Score:
-        expected = math_verify.parse(f"${reference}$", parsing_timeout=0)
-        given = math_verify.parse(f"${ours}$", parsing_timeout=0)
+        expected, given = (
+            math_verify.parse("$" + formula.replace("∞", r"\infty ") + "$", parsing_timeout=0)
+            for formula in (reference, ours)
+        )
         if not expected or not given:
             return otherwise
         return _verdict(bool(math_verify.verify(expected, given, timeout_seconds=0)), "compared by math-verify")

@@ -191,6 +191,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "AA",
             r"\text{A and B}",
             "all of the above",
+            "-A",
         ],
     ),
     "E": (
@@ -264,8 +265,15 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["x^2-y^2=25", "x^2+y^2=-25", "x+y=5"],
     ),
     "f(x)=x^2": (
-        [r"f(x) = x \cdot x", "f(t)=t^2", "x^2"],
-        ["f(x)=x^3", "x^3", "f(x)=2x"],
+        [
+            r"f(x) = x \cdot x",
+            "f(t)=t^2",
+            "x^2",
+            r"f(x)=x^2 \text{ for all } x",
+            r"f(x)=x^2 \text{ for all } x \in \mathbb{R}",
+            r"f(x)=x^2, \forall x \in \mathbb{R}",
+        ],
+        ["f(x)=x^3", "x^3", "f(x)=2x", r"f(x)=2x \text{ for all } x", r"f(x)=x^2 \text{ for all } x > 0"],
     ),
     "5": (
         [
@@ -292,6 +300,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "5!/4!",
             "5+x-x",
             r"5 \cdot 1",
+            "a+b=5",
+            r"5 \approx 5.0",
         ],
         [
             "1=2=3=4=5",
@@ -340,6 +350,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             r"\mathbb{R}",
             r"x=5 \text{ or } x=6",
             r"\text{not }5",
+            r"5 \approx 6",
+            r"5 \approx 50",
+            "x^2=5",
+            "x-y=5",
+            "a+b=6",
+            "m+n=5=6",
         ],
     ),
     "x>5": (
@@ -479,7 +495,14 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [r"\mathbb{Z}", r"\mathbb{C}", r"(0,\infty)", r"\mathbb{R}\setminus\{0\}"],
     ),
     r"\mathbb{R}\setminus\{0\}": (
-        [r"\mathbb{R}-\{0\}", r"x\ne0", r"x \neq 0", r"x\in\mathbb{R}, x\neq 0", r"\mathbb{R} \backslash \{0\}"],
+        [
+            r"\mathbb{R}-\{0\}",
+            r"x\ne0",
+            r"x \neq 0",
+            r"x\in\mathbb{R}, x\neq 0",
+            r"\mathbb{R} \backslash \{0\}",
+            r"\mathbb{R}^*",
+        ],
         [r"\mathbb{R}", r"\mathbb{R}\setminus\{1\}"],
     ),
     r"25\%": (
@@ -556,8 +579,9 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "x=1, x=2",
             r"x \in \{1,2\}",
             "1;2",
+            r"x=1 \\ x=2",
         ],
-        ["(1,2)", "1", "1,2,3", "1,1", "12", "1.2"],
+        ["(1,2)", "1", "1,2,3", "1,1", "12", "1.2", "x=2, y=1"],
     ),
     r"\frac{-1\pm\sqrt{5}}{2}": (
         [r"\frac{-1+\sqrt5}{2},\frac{-1-\sqrt5}{2}", r"x = \frac{-1 \pm \sqrt{5}}{2}"],
@@ -611,7 +635,19 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             "(1; 2)",
             r"\begin{pmatrix}1\\2\end{pmatrix}",
         ],
-        ["(2,1)", r"\{1,2\}", "[1,2]", "(1,2,3)", "2,1", "12", "x=2,y=1", "(1,2),(1,2)", "3"],
+        [
+            "(2,1)",
+            r"\{1,2\}",
+            "[1,2]",
+            "(1,2,3)",
+            "2,1",
+            "12",
+            "x=2,y=1",
+            "(1,2),(1,2)",
+            "3",
+            r"1 \text{ or } 2",
+            r"x=1 \text{ or } y=2",
+        ],
     ),
     "(1,2),(3,4)": (
         ["(3,4),(1,2)", r"(1,2) \text{ and } (3,4)", r"\{(3,4),(1,2)\}"],
@@ -662,7 +698,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["12x", "12m", r"12\text{ or }13", r"12 \text{ or 13}", r"12 \text{ hundred}", r"12\%", "12 thousand"],
     ),
     r"20^\circ\text{C}": (
-        ["20°C", "20"],
+        ["20°C", "20", r"20^\circ"],
         ["20°F"],
     ),
     r"\text{(A)}": (
@@ -721,6 +757,188 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     r"\frac{\pi}{3}": (
         [r"60^\circ", r"\pi/3", r"\frac{\pi}{3}\text{ rad}"],
         ["60", r"30^\circ", "1.0472"],
+    ),
+    r"11\text{ inches}": (
+        ["11''", '11"', r"11^{\prime\prime}"],
+        ["11'", "10''", r"11^\circ", r"11\text{ feet}"],
+    ),
+    r"6\text{ ft}": (
+        ["6'"],
+        ["6''"],
+    ),
+    r"5\text{ feet }8\text{ inches}": (
+        ["5'8''", r"68\text{ inches}"],
+        ["8'5''"],
+    ),
+    r"\$3\text{ million}": (
+        ["3000000", r"3\text{ million dollars}", r"\$3{,}000{,}000"],
+        ["3", r"\$3", r"\$3\text{ billion}"],
+    ),
+    r"3\text{ dozen eggs}": (
+        ["36", r"36\text{ eggs}"],
+        ["3", r"3\text{ eggs}"],
+    ),
+    r"\$12.50": (
+        [r"12\text{ dollars and }50\text{ cents}", r"US\$12.50"],
+        [r"12\text{ dollars and }5\text{ cents}", r"12\text{ dollars}", r"12.50\text{ cents}"],
+    ),
+    "96": (
+        [r"\text{Total: 96}", r"\text{Area: } 96", r"\text{The total is } 96", r"\text{There are 96 ways}"],
+        [
+            r"\text{Total: 69}",
+            r"\text{Not: } 96",
+            r"\text{A wrong answer is } 96",
+            r"\text{Half of it is } 96",
+            r"\text{Total: } 96 \text{ or } 97",
+            r"\text{Total: 96\%}",
+            r"\text{There are 96 or 97}",
+            r"\text{None: 96}",
+        ],
+    ),
+    r"\$240": (
+        [r"\text{Total: \$240}", r"\text{Total cost: } \$240"],
+        [r"\text{Total: €240}", r"\text{Total: \$24}"],
+    ),
+    r"\frac{1}{6}": (
+        ["1 in 6", r"1 \text{ in } 6"],
+        [r"6 \text{ in } 1", r"1 \text{ in } 7", r"1 \text{ in } 6 \text{ or } 7"],
+    ),
+    "x<7": (
+        [
+            r"\text{must be less than } 7",
+            r"\text{x must be less than 7}",
+            r"\text{less than } 7",
+            "<7",
+            "2x<14",
+            "x-7<0",
+        ],
+        [
+            r"\text{must not be less than } 7",
+            r"\text{must be at most } 7",
+            r"\text{must be more than } 7",
+            "-x<-7",
+            "2x>14",
+            "x<x+7",
+        ],
+    ),
+    r"-1\le x\le 5": (
+        [r"|x-2|\le 3", r"-2\le 2x\le 10"],
+        ["|x-2|<3", r"|x+2|\le 3", r"x\le 5"],
+    ),
+    r"\mathbb{R}\setminus\{1,2\}": (
+        [r"x\ne 1,2", r"x \neq 1 \text{ and } 2"],
+        [r"x\ne 1", r"x\ne 1,3", r"x\ne 1 \text{ or } 2"],
+    ),
+    r"\frac{x+1}{x-1}": (
+        [r"\frac{x + 1}{x - 1}, \quad x \neq 1"],
+        [r"\frac{x+1}{x-1}, x=1", r"\frac{x-1}{x+1}, x\ne 1", r"\frac{x+1}{x-1}, 1"],
+    ),
+    r"\frac{3\pm\sqrt{17}}{4}": (
+        [r"x_{1,2}=\frac{3\pm\sqrt{17}}{4}"],
+        [r"x_{1,2}=\frac{3+\sqrt{17}}{4}"],
+    ),
+    "(7,1)": (
+        [
+            r"x=7 \\ y=1",
+            r"x=7\\y=1",
+            r"x=7, \\ y=1",
+            r"\begin{cases} x=7 \\ y=1 \end{cases}",
+            r"\begin{aligned} x&=7\\ y&=1\end{aligned}",
+            r"\left\{\begin{array}{l} x=7 \\ y=1 \end{array}\right.",
+            r"\text{The vertex is } (7,1)",
+        ],
+        [
+            r"x=1 \\ y=7",
+            r"x=7 \\ x=1",
+            "x=7, x=1",
+            r"x=7 \\ y=1 \\ z=0",
+            r"\begin{cases} x=1 \\ y=7 \end{cases}",
+            r"\text{Vertex: } (1,7)",
+        ],
+    ),
+    "(0,3),(3,0)": (
+        [r"x=0,y=3\text{ or }x=3,y=0"],
+        [r"x=0,y=0\text{ or }x=3,y=3", r"x=0,y=3\text{ or }x=0,y=3", "x=3,y=0"],
+    ),
+    "2:5": (
+        ["4:10"],
+        ["4:11", r"2:05\text{ PM}", "5:2"],
+    ),
+    "9:16": (
+        [r"\frac{9}{16}"],
+        ["7:12", "3:4", r"\frac{16}{9}", "18:33"],
+    ),
+    "2:15": (
+        [],
+        ["4:30", r"\frac{2}{15}", "2.25"],
+    ),
+    "x^2=2x": (
+        [],
+        [r"x=\frac{2x}{x}", "x=2", r"\frac{x^2}{x}=\frac{2x}{x}"],
+    ),
+    "xy=6": (
+        [r"y=\frac{6}{x}", r"x=\frac{6}{y}"],
+        ["x^2y=6x", r"\frac{y}{x}=6", r"y=\frac{x}{6}", "6", r"6\text{ feet}"],
+    ),
+    "e": (
+        [r"\lim_{n\to\infty}\left(1+\frac1n\right)^n"],
+        [r"\lim_{n\to\infty}\left(1+\frac2n\right)^n", r"\lim_{n\to 0}\left(1+\frac1n\right)^n"],
+    ),
+    r"\frac{1}{2}e^{2x}+C": (
+        [r"\frac12 e^{2x} + C_1"],
+        [r"\frac12 e^{2x}+C_1x", r"\frac12 e^{2x}"],
+    ),
+    r"\text{parallel}": (
+        [r"\text{The lines are parallel}"],
+        [r"\text{The lines are not parallel}", r"\text{perpendicular}"],
+    ),
+    r"\text{converges}": (
+        [r"\text{convergent}", r"\text{The series converges}"],
+        [r"\text{divergent}", r"\text{The series is not convergent}", r"\text{does not converge}"],
+    ),
+    r"60\%": (
+        [r"60\text{\%}"],
+        ["60"],
+    ),
+    "4": (
+        [r"\max\{1,4\}"],
+        [r"\max\{4,5\}"],
+    ),
+    r"\{3,7\}": (
+        [r"3 \& 7"],
+        [r"3 \& 8"],
+    ),
+    "(2,-3)": (
+        [],
+        [r"[1,3]\cap[5,7]", "5=x=6", r"\emptyset"],
+    ),
+    "1<x<4": (
+        ["|2x-5|<3", r"x>1 \text{ and } x<4"],
+        ["(1,4),(3,2)", "|2x-5|>3", r"x>1 \text{ and } y<4", "x>1, y<4"],
+    ),
+    r"45\text{ mph}": (
+        [],
+        [r"45^\circ", r"45\text{ radians}", r"45\text{ km/h}"],
+    ),
+    "x+y=5": (
+        [],
+        ["5", "a+b=5"],
+    ),
+    "(1,2,3)": (
+        [r"x=1 \\ y=2 \\ z=3"],
+        [r"\sum_{k=1}^{9}k", r"\prod_{k=1}^{5} k"],
+    ),
+    "|z-1|=2": (
+        ["|1-z|=2"],
+        [r"z=3 \text{ or } z=-1", "x=3,y=-1", "z=3"],
+    ),
+    r"x<-2\text{ or }x>2": (
+        ["|x|>2"],
+        [r"x<-2 \text{ or } y>2", "|x|<2"],
+    ),
+    r"x>1 \text{ or } y<2": (
+        [],
+        [r"y>1 \text{ or } x<2", "x>1"],
     ),
 }
 """Reference: (right answers, wrong answers)."""

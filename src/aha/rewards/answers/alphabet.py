@@ -70,8 +70,18 @@ def _repeating(digits: str) -> str:
 
 _MATRIX = re.compile(r"\\begin\s*\{(?:[a-zA-Z]*matrix|array|cases)\*?\}")
 _ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|equation|gather(?:ed)?|split)\*?\}|&|\\\\(?=\s*\\end)")
+_SYSTEM = re.compile(
+    r"(?:\\left\s*)?(?:\\\{)?\s*\\begin\{(cases|array|(?:align|gather)(?:ed)?\*?)\}(?:\{[lcr]+\})?(.*)\\end\{\1\}"
+    r"\s*(?:\\right\s*\.)?",
+    re.DOTALL,
+)
+_EQUATION = re.compile(r"[^=&]+=[^=&]+")
 _UNIT = r"\{\s*\\text\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?\s*\}"
 _UNIT_FRACTION = re.compile(rf"\\frac\s*{_UNIT}\s*{_UNIT}")
+_CALLED = (  # `Total:`, `The total is`, before its value; a choice has a letter
+    r"((?!(?:[^{}:]* )?(?i:not?|none|never|cannot|wrong|incorrect|false|than|least|most|but|except|or|if|half|twice|[b-z])\b)"
+    r"[A-Z]?[a-z]{2,20}(?: [a-z]{1,20}){0,5})(?::|\sis\b:?)"
+)
 _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -106,11 +116,18 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"\\[dt]binom", r"\\binom"),
         (r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])", ""),
         (r"\\mathbb\s*\{?\s*([RZQNC])\s*\}?", lambda match: _DOUBLE_STRUCK[match[1]]),
+        (
+            r"(?<=[\w)}]),?\s*(?:\\text\{\s*,?\s*for (?:all|any|every)(?: real)?(?: numbers?)?\s*\}|\\forall)\s*[a-z]\s*"
+            r"(?:(?:\\in|∈)\s*ℝ)?\s*$",
+            "",
+        ),
         (r"\\(?:mathcal|bf|rm)(?![A-Za-z])", ""),
         (r"\\\{", "⦃"),
         (r"\\\}", "⦄"),
-        (r"\\%", "%"),
-        (r"\\\$", "\x03dollars\x03"),
+        (r"\\text\{\s*\\?%\s*\}|\\%", "%"),
+        (r"\\&", r"\\land "),
+        (r"^\\text\{\s*[Tt]here (?:is|are)\s+(?=\d)", r"\\text{"),
+        (r"(?:(?<![A-Za-z])US\s*)?\\\$", "\x03dollars\x03"),
         (r"\\(?:text|math)?(dollar|euro|pounds|yen|cent)(?![A-Za-z])", lambda match: f"\x03{_MONEY[match[1]]}\x03"),
         (r"\{,\}", ","),
         (r"\{:\}", ":"),
@@ -126,13 +143,18 @@ _TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
         (r"<=", "≤"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", "∪"),
         (r"\b(?:per|%) cent\b", "percent"),
-        (r"(?<![A-Za-z\\])(?:minus|negative)\s+(?=[\d\\])", "-"),
+        (r"(?<![A-Za-z\\])(?:minus|negative)\s+(?=[\d\\])|^\\text\{\s*(?:minus|negative)\s*\}\s*(?=[\d\\])", "-"),
+        (rf"^\\text\{{\s*{_CALLED}\s*\}}\s*(?=[\d\\$⦃\x03-]|[(\[]\s*[-\d\\])(?=[^=<>]*$)", r"\\text{\1} = "),
+        (rf"^\\text\{{\s*{_CALLED}\s*((?:\x03\w+\x03)?-?[\d.,/:]*\d(?: [A-Za-z]+)?)\s*\}}$", r"\\text{\1} = \2"),
         (r"(?<=\d)\s*(min|sec)s?(?=\s*[.,;]?\s*$)", r"\\text{\1}"),
         (r"\\(?:hat|vec|overrightarrow)\s*\{\s*([A-Za-z])\s*\}", r"\1"),
         (r"\\(tg|ctg|arctg|cosec|arsinh|Log)(?![A-Za-z])", lambda match: "\\" + _ALIASES[match[1]]),
         (r"_\s*\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?", lambda match: f"_{{{_BASES.get(match[1], match[1])}}}"),
         (r"^\s*\\text\s*\{\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?:\s+is)?\s*:?\s*\}\s*:?", ""),
-        (r"^((?:\\(?:text|math)[a-z]*\{)?)\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer\s*(?:is\b|:)\s*:?", r"\1"),
+        (
+            r"^((?:\\(?:text|math)[a-z]*\{)?)\s*(?:[Tt]he )?(?:(?:[Ff]inal )?[Aa]nswer|[Cc]orrect (?:answer|option|choice))\s*(?:is\b|:)\s*:?",
+            r"\1",
+        ),
         (r"(?<![\w)}])[_^]\s*\{?\s*(\d+)\s*\}?\s*([CP])\s*_\s*\{?\s*(\d+)\s*\}?", _selections),
         (r"\\frac\s*\{\s*d\s*([a-z])\s*\}\s*\{\s*d\s*[a-z]\s*\}", r"\1'"),
         (r"\+\s*\\text\s*\{\s*(?:constant|const\.?|C)\s*\}", "+C"),
@@ -148,7 +170,7 @@ def clean(text: str) -> str:
     """
     if len(text.strip()) > MAX_CHARACTERS:
         raise TooLarge(f"a formula of {len(text)} characters")
-    text = _one_character_each(text.strip()).rstrip("\\")
+    text = _lines_as_list(_one_character_each(text.strip()).rstrip("\\"))
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
     elif not _MATRIX.search(text):
@@ -167,6 +189,18 @@ def clean(text: str) -> str:
     text = re.sub(r",\s*([∨∧])", r"\1", text)
     text = _map_outside_text(text, lambda part: _WORDS.sub(_command_for, part))
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _lines_as_list(text: str) -> str:
+    r"""Equations below each other, of the same rank, as a list: `x=7 \\ y=1`, and what stands in `cases`."""
+    system = _SYSTEM.fullmatch(text)
+    body = re.sub(r"\\\\\s*(?==)", " ", re.sub(r"&\s*=|=\s*&", "=", system[2] if system else text))
+    lines = [line.strip().rstrip(",;. ") for line in re.split(r"\\\\(?![A-Za-z]{2})", body)]
+    if len(lines) > 1 and not lines[-1]:
+        lines.pop()
+    if len(lines) == 1 and system and "=" in body and "&" not in body:
+        return body  # one chain over several lines
+    return ", ".join(lines) if len(lines) > 1 and all(map(_EQUATION.fullmatch, lines)) else text
 
 
 def _command_for(match: re.Match[str]) -> str:

@@ -38,10 +38,13 @@ def exact(tree: Tree) -> Fraction:
 
 
 def substitute(tree: Tree, name: str, value: Tree) -> Tree:
-    """The tree with a name replaced."""
+    """The tree with a name replaced, but not the index of a sum, which is a name in it alone."""
     if tree == name:
         return value
     if isinstance(tree, Node):
+        if tree.op in ("sum", "prod") and tree.args[0] == name:
+            bounds = (substitute(bound, name, value) for bound in tree.args[1:3])
+            return Node(tree.op, (name, *bounds, tree.args[3]))
         return Node(tree.op, tuple(substitute(argument, name, value) for argument in tree.args))
     return tree
 

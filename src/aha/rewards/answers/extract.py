@@ -33,9 +33,10 @@ _BETWEEN = re.compile(
 )
 _LONGEST_GAP = 40
 _STATED = re.compile(
-    r"####|\bfinal answer\s*(?:is|:|\*)|\banswer\W{0,3}(?:is|:)|^[#* ]*(?:final )?answer[* ]*$",
+    r"####|\bfinal answer\s*(?:is|:|\*)|\b(?:answer|correct (?:option|choice))\W{0,3}(?:is|:)|^[#* ]*(?:final )?answer[* ]*$|答案\s*(?:是|为|:|：)",
     re.IGNORECASE | re.MULTILINE,
 )
+_SENTENCE_END = re.compile(r"\.(?:\s|$)|,?\s(?:since|because)\s")
 _OPENING = re.compile(r"^(?:(?:the|its|this) [a-z]{1,20}|it|this) (?:is|equals) (?:\*\*)?", re.IGNORECASE)
 _REMARK = re.compile(r"(?:in)?correct|right|wrong|verified|consistent", re.IGNORECASE)
 
@@ -136,7 +137,7 @@ def after_marker(text: str) -> str | None:
     found = [tail[marker.end() :].lstrip(" \t\r\n:*").partition("\n")[0] for marker in _STATED.finditer(tail)]
     found = [each for each in found if each.strip()]
     answers = [each for each in found if not _REMARK.match(each)] or found
-    return (re.split(r"\.(?:\s|$)", answers[-1])[0].rstrip("*").strip() or None) if answers else None
+    return (_SENTENCE_END.split(answers[-1])[0].rstrip("*").strip() or None) if answers else None
 
 
 def reference_answer(text: str) -> str:

@@ -317,13 +317,13 @@ class _Parser:
 
     def _arguments(self) -> tuple[Tree, ...]:
         """`(a, b)` ends an application; without brackets it reaches to the next sign, operator or function."""
-        if self.peek() == "(":
-            self.take()
+        if self.peek() in ("(", "⦃"):
+            closing = {"(": ")", "⦃": "⦄"}[self.take()]
             arguments = [self.sum()]
             while self.peek() == ",":
                 self.take()
                 arguments.append(self.sum())
-            self.expect(")")
+            self.expect(closing)
             return tuple(arguments)
         tree = Node("neg", (self.power(),)) if self.peek() == "-" and self.take() else self.power()
         while self._starts_operand() and (self.peek() or "")[1:] not in FUNCTIONS:

@@ -7,10 +7,10 @@ import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from aha.rewards.answers.equality import numeric_constant
-from aha.rewards.answers.errors import Irrational
-from aha.rewards.answers.exact import exact
-from aha.rewards.answers.grammar import Node
+from aha.rewards.answers.equality import equal, numeric_constant
+from aha.rewards.answers.errors import Irrational, Unreadable
+from aha.rewards.answers.exact import exact, substitute
+from aha.rewards.answers.grammar import Node, names, parse
 from aha.rewards.answers.values import Combined, Many, Name, Relation, Scalar, Value, read
 
 
@@ -43,14 +43,18 @@ def region(value: Value) -> tuple[Span, ...]:
         return _merged([Span(_end(value), True, _end(value), True)])
     if isinstance(value, Many):
         if not value.ordered:
+            _refuse_several_names(value.items)
             return _merged([span for item in value.items for span in region(item)])
         if len(value.items) == 2 and value.brackets in ("()", "[]", "(]", "[)"):
             low, high = (_end(item) for item in value.items)
+            if low > high:
+                raise NotARegion  # the point (2, -3)
             return _merged([Span(low, value.brackets[0] == "[", high, value.brackets[1] == "]")])
     raise NotARegion
 
 
 def _combined_region(value: Combined) -> tuple[Span, ...]:
+    _refuse_several_names(value.parts)
     parts = [region(part) for part in value.parts]
     union = _merged([span for part in parts for span in part])
     if value.sign in "∪∨":
@@ -61,26 +65,58 @@ def _combined_region(value: Combined) -> tuple[Span, ...]:
     return common or (union if value.sign == "∧" else ())  # "x < -1, x > 1" means or
 
 
+def _refuse_several_names(values: tuple[Value, ...]) -> None:
+    """`x > 1 and y < 4` is no stretch of one line."""
+    found = [names_in(value) for value in values if isinstance(value, Relation)]
+    if any(each != found[0] for each in found):
+        raise NotARegion
+
+
 def _relation_region(relation: Relation) -> tuple[Span, ...]:
     """`0 < x ≤ 1` and its like: one variable, numbers around it."""
-    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|\s*([A-Za-z])\s*\|", relation.sides[0])):
+    if len(relation.sides) == 2 and (inside := re.fullmatch(r"\|([^|z]+)\|", relation.sides[0])):
         return _absolute_region(inside[1], relation)
     variables = {side for side in relation.sides if re.fullmatch("[A-Za-zα-ω]", side) and side not in "eiπ"}
     if len(variables) != 1:
+        variables = names_in(relation)
+    if len(variables) != 1:
         raise NotARegion
+    (variable,) = variables
     spans: tuple[Span, ...] = EVERYTHING
     for left, sign, right in zip(relation.sides, relation.signs, relation.sides[1:], strict=False):
-        if left in variables:
+        if left == variable:
             spans = _intersection(spans, _half_line(sign, _end(read(right))))
-        elif right in variables:
+        elif right == variable:
             spans = _intersection(spans, _half_line(sign.translate(MIRRORED), _end(read(left))))
         else:
-            raise NotARegion
+            spans = _intersection(spans, _linear_region(variable, left, sign, right))
     return spans
 
 
+def names_in(relation: Relation) -> set[str]:
+    """The names of a relation between formulas."""
+    try:
+        return {name for side in relation.sides for name in names(parse(side))} - {"e", "i", "π", "∞"}
+    except Unreadable:
+        raise NotARegion from None
+
+
+def _linear_region(variable: str, left: str, sign: str, right: str) -> tuple[Span, ...]:
+    """`2x + 1 ≥ 4`: where the line through both sides' difference is on the right side of zero."""
+    try:
+        difference = Node("-", (parse(left), parse(right)))
+        start, then = (substitute(difference, variable, Fraction(place)) for place in (0, 1))
+        slope = exact(Node("-", (then, start)))
+    except (Unreadable, Irrational):
+        raise NotARegion from None
+    if not slope or not equal(difference, Node("+", (start, Node("*", (slope, variable))))):
+        raise NotARegion
+    end = _end(Scalar(Node("/", (Node("neg", (start,)), slope))))
+    return _half_line(sign if slope > 0 else sign.translate(MIRRORED), end)
+
+
 def _absolute_region(variable: str, relation: Relation) -> tuple[Span, ...]:
-    """`|x| < 3` is `-3 < x < 3`; `|x| > 3` is what the other half of the line says too."""
+    """`|x| < 3` is `-3 < x < 3`; `|x| > 3` is what the other half of the line says too. Of z it is a circle."""
     sign, end = relation.signs[0], relation.sides[1]
     upper = _relation_region(Relation((variable, end), (sign,)))
     lower = _relation_region(Relation((f"-({end})", variable), (sign,)))

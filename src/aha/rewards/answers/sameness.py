@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import starmap
 from typing import Any
 
 from aha.rewards.answers.equality import equal, proportional
 from aha.rewards.answers.errors import Irrational, Undefined, Unreadable
 from aha.rewards.answers.exact import exact, substitute
 from aha.rewards.answers.grammar import Node, Tree, names, parse
-from aha.rewards.answers.regions import MIRRORED, NotARegion, region
+from aha.rewards.answers.regions import MIRRORED, NotARegion, names_in, region
 from aha.rewards.answers.values import (
     Combined,
     Many,
@@ -25,6 +27,8 @@ from aha.rewards.answers.values import (
     Scalar,
     Value,
     full_hour,
+    have_own_names,
+    in_order_of_names,
     is_label,
     is_tuple_of_names,
     read,
@@ -42,8 +46,8 @@ class Sameness:
     def __call__(self, gold: Value, given: Value) -> bool:
         given = self._simplified(gold, given)
         gold, given = _with_components(gold, given), _with_components(given, gold)
-        if isinstance(gold, Many) and gold.brackets == "list" and _have_own_names(gold.items):
-            gold = Many(tuple(_in_order_of_names(gold.items)), "()")
+        if isinstance(gold, Many) and gold.brackets == "list" and have_own_names(gold.items):
+            gold = Many(tuple(in_order_of_names(gold.items)), "()")
         compare: dict[type, Callable[[Any, Value], bool]] = {
             Scalar: self._scalar,
             Many: self._many,
@@ -62,9 +66,15 @@ class Sameness:
             return given
         while isinstance(given, Relation) and (value := _value_of(given)) is not None:
             given = value
+        if isinstance(gold, Scalar) and isinstance(given, Relation) and _is_sum_of_names(given):
+            given = read(given.sides[1], letters_are_units=True)
         is_one = isinstance(gold, Scalar) or (isinstance(gold, Many) and gold.ordered)
         if is_one and isinstance(given, Many) and given.brackets == "set" and len(given.items) == 1:
             given = given.items[0]
+        if isinstance(gold, Scalar) and isinstance(given, Many) and given.brackets == "list" and len(given.items) == 2:
+            formula, condition = given.items
+            if isinstance(condition, Relation) and condition.signs == ("≠",) and condition.sides[0] in names(gold.tree):
+                given = formula  # of x, where it is defined
         return given
 
     def _scalar(self, gold: Scalar, given: Value) -> bool:
@@ -88,7 +98,7 @@ class Sameness:
             if gold.unit.dimension != given.unit.dimension:
                 return False
             return equal(_in_base_units(gold), _in_base_units(given))
-        if (gold.unit is None) != (given.unit is None) and self.units_required:
+        if (gold.unit is None) != (given.unit is None) and (self.units_required or _is_angle(gold, given)):
             return False
         return self._equal_up_to_notation(gold.tree, given.tree)
 
@@ -115,11 +125,13 @@ class Sameness:
         if not isinstance(given, Many):
             return self._region(gold, given)
         if not gold.ordered:
+            if have_own_names(given.items) and not all(map(self, gold.items, in_order_of_names(given.items))):
+                return False  # x = 2, y = 1 are not the roots 1 and 2
             return not given.ordered and self._same_members(gold, given)
         pair = "()" if given.brackets == "list" else _round(given.brackets)
-        if given.brackets == "set" or pair != _round(gold.brackets):
+        if given.brackets == "set" or pair != _round(gold.brackets) or _are_alternatives(given):
             return False
-        items = _in_order_of_names(given.items) if _have_own_names(given.items) else list(given.items)
+        items = in_order_of_names(given.items) if have_own_names(given.items) else list(given.items)
         return len(items) == len(gold.items) and all(map(self, gold.items, items))
 
     def _same_members(self, gold: Many, given: Many) -> bool:
@@ -149,7 +161,8 @@ class Sameness:
 
     def _relation(self, gold: Relation, given: Value) -> bool:
         if not isinstance(given, Relation):
-            value = _value_of(gold)
+            is_product = re.fullmatch("[a-z]{2,3}", gold.sides[0])  # xy = 6 is no name for 6
+            value = None if is_product else _value_of(gold)
             return self(value, given) if value is not None else self._region(gold, given)
         if gold.signs == given.signs == ("=",):
             return _same_equation(gold, given) or self._same_definition(gold, given)
@@ -170,14 +183,19 @@ class Sameness:
         return squeezed(gold.sides[0]) == squeezed(given.sides[0]) and self(ours, theirs)
 
     def _region(self, gold: Value, given: Value) -> bool:
-        try:
+        with contextlib.suppress(NotARegion, Undefined):
             return region(gold) == region(given)
-        except (NotARegion, Undefined):
-            pass
         if isinstance(gold, Combined) and isinstance(given, Combined):
             same_length = gold.sign == given.sign and len(gold.parts) == len(given.parts)
-            return same_length and all(map(self, gold.parts, given.parts))
+            with contextlib.suppress(NotARegion):
+                return same_length and all(map(self._same_part, gold.parts, given.parts))
         return False
+
+    def _same_part(self, gold: Value, given: Value) -> bool:
+        """Of `x < 1 or y > 2`, where a name is not as good as another."""
+        if isinstance(gold, Relation) and isinstance(given, Relation) and names_in(gold) != names_in(given):
+            return False
+        return self(gold, given)
 
     def _matrix(self, gold: Matrix, given: Value) -> bool:
         if isinstance(given, Many) and given.brackets in ("()", "⟨⟩"):
@@ -199,11 +217,13 @@ class Sameness:
         if isinstance(given, Scalar) and len(gold.terms) == 2 and not gold.is_clock:
             return bool(gold.terms[1]) and equal(gold.terms[0] / gold.terms[1], given.tree)
         if isinstance(given, Scalar) and gold.is_clock:
+            if given.tree == Node("/", gold.terms) and (gold.terms[1] % 5 or gold.terms[0] > 12):
+                return True  # 9/16 for 9:16, which may be a ratio
             given = full_hour(given.text) or given
         if not isinstance(given, Ratio) or len(gold.terms) != len(given.terms):
             return False
-        if gold.is_clock or given.is_clock:
-            return _same_time(gold, given)
+        if gold.is_clock or given.suffix:
+            return gold.is_clock and _same_time(gold, given)
         return all(a * given.terms[0] == b * gold.terms[0] for a, b in zip(gold.terms, given.terms, strict=True))
 
     def _residue(self, gold: Residue, given: Value) -> bool:
@@ -275,14 +295,10 @@ def _value_of(relation: Relation) -> Value | None:
     return last if agree else None
 
 
-def _have_own_names(items: tuple[Value, ...]) -> bool:
-    """`x = 1, y = 2` is a pair; `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are roots."""
-    found = [item.sides[0] for item in items if isinstance(item, Relation) and re.fullmatch("[A-Za-z]", item.sides[0])]
-    return len(set(found)) == len(items) > 1
-
-
-def _in_order_of_names(items: tuple[Value, ...]) -> list[Value]:
-    return sorted(items, key=lambda item: item.sides[0] if isinstance(item, Relation) else "")
+def _are_alternatives(given: Many) -> bool:
+    """`7 or 1`, and two values of one name, `x = 7, x = 1`, are no pair."""
+    named = [item.sides[0] for item in given.items if isinstance(item, Relation)]
+    return len(set(named)) < len(named) or (given.brackets == "list" and "∨" in given.text)
 
 
 def _with_components(value: Value, other: Value) -> Value:
@@ -329,6 +345,19 @@ def _round(brackets: str) -> str:
     return brackets.replace("⟨", "(").replace("⟩", ")")
 
 
+def _is_angle(one: Scalar, other: Scalar) -> bool:
+    """Whether one of the two is an angle, and the other in a unit that is none of temperature: 11° is not 11 cm."""
+    units = [base for each in (one, other) if each.unit is not None for base, _ in each.unit.dimension]
+    is_angle = any(isinstance(each.tree, Node) and each.tree.op in ("deg", "rad") for each in (one, other))
+    return is_angle and not {"celsius", "fahrenheit"} & set(units)
+
+
+def _is_sum_of_names(relation: Relation) -> bool:
+    """`m + n = 5` says what the sum is."""
+    left = relation.sides[0]
+    return relation.signs == ("=",) and re.fullmatch(r"[a-z](?:_\d)?(?:\s*\+\s*[a-z](?:_\d)?)+", left) is not None
+
+
 def _in_base_units(scalar: Scalar) -> Tree:
     assert scalar.unit is not None
     return Node("*", (scalar.tree, scalar.unit.factor))
@@ -344,7 +373,7 @@ def _with_constant_of(gold: Tree, given: Tree) -> Tree:
     """The constant of integration may be written in either case."""
     if "C" not in _summands(gold):
         return given
-    constant = next((each for each in _summands(given) if each in ("c", "k", "K")), None)
+    constant = next((each for each in _summands(given) if each in ("c", "k", "K", "C_1", "c_1")), None)
     return substitute(given, constant, "C") if isinstance(constant, str) else given
 
 
@@ -375,8 +404,15 @@ def _same_equation(gold: Relation, given: Relation) -> bool:
         return False
     if proportional(ours, theirs) is not None:
         return True
-    cleared = [_over_one_denominator(tree)[0] for tree in (ours, theirs)]
-    return cleared != [ours, theirs] and proportional(*cleared) is not None
+    fractions = [_over_one_denominator(tree) for tree in (ours, theirs)]
+    cleared = [above for above, _ in fractions]
+    return cleared != [ours, theirs] and proportional(*cleared) is not None and not any(starmap(_cancel, fractions))
+
+
+def _cancel(above: Tree, below: Tree) -> bool:
+    """Whether a name divides numerator and denominator: `x²/x = 2x/x` has lost the solution 0 of `x² = 2x`."""
+    zero = Fraction(0)
+    return any(all(equal(substitute(tree, name, zero), zero) for tree in (above, below)) for name in set(names(below)))
 
 
 def _over_one_denominator(tree: Tree) -> tuple[Tree, Tree]:

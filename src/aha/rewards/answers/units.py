@@ -110,7 +110,7 @@ _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([A-Za-z]+)\s*(and)?\s*\
 
 
 def read_parts(text: str) -> tuple[Fraction, Unit] | None:
-    """`1 h 30 min`, `5 ft 6 in`: numbers with smaller and smaller units of one kind. Joined by "and", of time only.
+    """`1 h 30 min`, `5 ft 6 in`: numbers with smaller and smaller units of one kind. Joined by "and", of time and money only.
 
     >>> read_parts(r"1\\text{ h }30\\text{ min}")
     (Fraction(5400, 1), Unit(factor=Fraction(1, 1), dimension=(('s', 1),)))
@@ -122,7 +122,7 @@ def read_parts(text: str) -> tuple[Fraction, Unit] | None:
         unit = _SI.get(word) or _UNITS.get(word.casefold()) or _UNITS.get(word.casefold().removesuffix("s"))
         if unit is None or not unit.dimension or (units and unit.dimension != units[0].dimension):
             return None
-        if (match[3] or match[5]) and unit.dimension != _UNITS["s"].dimension:
+        if (match[3] or match[5]) and unit.dimension not in (_UNITS["s"].dimension, _UNITS["dollar"].dimension):
             return None
         units.append(unit)
         total += Fraction(match[1]) * unit.factor
@@ -131,6 +131,22 @@ def read_parts(text: str) -> tuple[Fraction, Unit] | None:
     if len(units) < 2 or text[at:].strip() or factors != sorted(set(factors), reverse=True):
         return None
     return total, Unit(Fraction(1), units[0].dimension)
+
+
+_MULTIPLE = re.compile(r"\s*(?:\\text\{)?\s*(hundred|thousand|million|billion|trillion|dozen)s?(?![a-z])")
+
+
+def split_multiple(unit: str) -> tuple[Fraction, str]:
+    """How many the words behind a number count, which is part of the number, and the unit that is left.
+
+    >>> split_multiple(r"\\text{ million dollars}")
+    (Fraction(1000000, 1), ' dollars')
+    """
+    factor = Fraction(1)
+    while match := _MULTIPLE.match(unit):
+        factor *= _UNITS[match[1]].factor
+        unit = unit[match.end() :].replace("}", "", 1) if r"\text{" in match[0] else unit[match.end() :]
+    return factor, unit if unit.strip() else ""
 
 
 def _is_unit_word(text: str) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from aha.rewards.answers.equality import numeric_constant
 from aha.rewards.answers.errors import Unreadable
 from aha.rewards.answers.grammar import Node, Tree, parse
-from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_unit
+from aha.rewards.answers.units import ANGLES, Unit, read_parts, read_unit, split_multiple, split_unit
 from aha.rewards.answers.wording import counted_in_words, half_line
 
 _NO_SOLUTION = re.compile(
@@ -103,7 +104,7 @@ _SIGNS = "=<>≤≥≠≈≡∈"
 _THOUSANDS = re.compile(r"(?<![\d.,_'])[1-9]\d{0,2}(?:(?:([,' _])\d{3})(?:\1\d{3})*|(?:\.\d{3}){2,})(?![\d,'])")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
-_LABEL = re.compile(r"(?=\D)[A-Za-zα-ωΑ-Ω∠△|'_{}\s\d]{1,40}(?:\([^()=+*/^]{0,20}\))?\|?\s*")
+_LABEL = re.compile(r"(?=\D)[A-Za-zα-ωΑ-Ω∠△|'_{}\s\d,]{1,40}(?:\([^()=+*/^]{0,20}\))?\|?\s*")
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "⦃": "⦄", "⟨": "⟩"}
 
 
@@ -112,8 +113,12 @@ def read(text: str, letters_are_units: bool = False, is_quantity: bool = False) 
     text = _stripped(text)
     if (found := special_phrase(unwrapped(text))) is not None:
         return found
+    if is_quantity:
+        text = re.sub(r"(?<=\d)\s*\^?\{?(?:''|\")\}?", r"\\text{ in}", text)
+        text = re.sub(r"(?<=\d)\s*\^?\{?'\}?(?!\d{3})", r"\\text{ ft}", text)
     text = _with_usual_parameter(text)
     text = re.sub(r"(?<=[ℝℤℚℕℂ])\s*-\s*(?=⦃)", "∖", text)
+    text = re.sub(r"ℝ\s*\^\s*\{?\*\}?", "ℝ∖⦃0⦄", text)
     text = re.sub(r"ℝ\s*(?:(?:\^\{?\+\}?|_\{?0\}?){2}|_\{?≥\s*0\}?)", "[0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?\+\}?|_\{?(?:\+|>\s*0)\}?)", "(0,∞)", text)
     text = re.sub(r"ℝ\s*(?:\^\{?-\}?|_\{?(?:-|<\s*0)\}?)", "(-∞,0)", text)
@@ -210,6 +215,8 @@ def _read_joined(text: str) -> Value | None:
             continue
         if sign in ",;∧" and not pieces[-1]:
             pieces.pop()
+        if sign in ",∧" and "≠" in pieces[0] and not re.search(f"[{_SIGNS}]", "".join(pieces[1:])):
+            pieces[1:] = [f"{pieces[0].partition('≠')[0]}≠{piece}" for piece in pieces[1:]]  # x ≠ 1, 2
         if not all(pieces) or _is_french_interval(text):
             return None
         parts = tuple(read(piece) for piece in pieces)
@@ -237,13 +244,25 @@ def _filled(pieces: list[str]) -> list[str]:
     return [*pieces[:at], *map(str, range(last + step, end, step)), *pieces[at + 1 :]]
 
 
+def have_own_names(items: tuple[Value, ...]) -> bool:
+    """`x = 1, y = 2` is a pair; `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are roots."""
+    found = [item.sides[0] for item in items if isinstance(item, Relation) and re.fullmatch("[A-Za-z]", item.sides[0])]
+    return len(set(found)) == len(items) > 1
+
+
+def in_order_of_names(items: tuple[Value, ...]) -> list[Value]:
+    return sorted(items, key=lambda item: item.sides[0] if isinstance(item, Relation) else "")
+
+
 def _is_inequality(value: Value) -> bool:
     return isinstance(value, Relation) and set(value.signs) != {"="}
 
 
 def _listed(parts: tuple[Value, ...], text: str) -> Many:
-    """A list; lists inside (from ±, or from mixed `,` and `and`) are flattened."""
+    """A list; lists inside (from ±, or from mixed `,` and `and`) are flattened, but `x=0, y=3 or x=3, y=0` are two pairs."""
     items: list[Value] = []
+    if all(isinstance(part, Many) and part.brackets == "list" and have_own_names(part.items) for part in parts):
+        parts = tuple(Many(tuple(in_order_of_names(part.items)), "()") for part in parts if isinstance(part, Many))
     for part in parts:
         items += part.items if isinstance(part, Many) and part.brackets == "list" else [part]
     return Many(tuple(items), "list", text)
@@ -268,13 +287,26 @@ def _read_relation(text: str) -> Value | None:
     if len(pieces) == 1:
         return None
     signs = tuple(sign for _, sign in pieces[1:])
+    if not pieces[0][0] and len(signs) == 1 and signs[0] in "<>≤≥≠":
+        pieces[0] = ("x", "")  # "less than 7"
     if signs[-1] == "≈" and not is_label(pieces[-2][0]):  # an exact value, and how large it is
-        return read(text[: text.rindex("≈")])
+        value = read(text[: text.rindex("≈")])
+        if not _is_about(value, read(pieces[-1][0])):
+            raise Unreadable("an approximation of something else")
+        return value
     if signs == ("∈",) and (is_label(pieces[0][0]) or is_tuple_of_names(pieces[0][0])):
         return read(pieces[1][0])
     if not all(piece for piece, _ in pieces) or "∈" in signs:
         raise Unreadable("a relation with a missing side")
     return Relation(tuple(piece for piece, _ in pieces), tuple("=" if sign in "≈≡" else sign for sign in signs))
+
+
+def _is_about(value: Value, rounded: Value) -> bool:
+    """Whether two numbers are within a tenth of each other; what is no number is not looked at."""
+    if not (isinstance(value, Scalar) and isinstance(rounded, Scalar)):
+        return True
+    exactly, about = numeric_constant(value.tree), numeric_constant(rounded.tree)
+    return exactly is None or about is None or abs(exactly - about) * 10 <= abs(exactly)
 
 
 def _read_plus_minus(text: str) -> Value | None:
@@ -357,13 +389,14 @@ def _read_scalar(text: str, letters_are_units: bool, is_quantity: bool) -> Value
     if (numeral := _read_numeral(text)) is not None:
         return Scalar(numeral, None, text)
     number, unit_text = split_unit(text, letters_are_units, is_quantity)
+    multiple, unit_text = split_multiple(unit_text)
     unit = read_unit(unit_text) if unit_text else None
     words = unwrapped(number)
     if re.match(r"[A-Za-z]{3}|a ", words):
         said, counted = counted_in_words(words)
         if said is not None:
             number, unit = str(said), read_unit(counted) if counted else unit
-    tree = parse(number)
+    tree = parse(number) if multiple == 1 else Node("*", (parse(number), multiple))
     if unit is not None and (unit.dimension == () or unit in ANGLES):
         return Scalar(Node(ANGLES[unit], (tree,)) if unit in ANGLES else Node("*", (tree, unit.factor)), None, text)
     if isinstance(tree, Node) and (rows := _matrix_rows(tree)) is not None:
@@ -438,7 +471,7 @@ def is_label(text: str) -> bool:
         return False  # |x| = 5 is an equation for x, |z| = 5 says how large z is
     if not _LABEL.fullmatch(plain) or not re.search(r"[^\W\d_]", plain):
         return False
-    return not re.search(r"(?<![\d_{])\d", plain.partition("(")[0]) and plain.strip() not in ("π", "i")
+    return not re.search(r"(?<![\d_{,])\d", plain.partition("(")[0]) and plain.strip() not in ("π", "i")
 
 
 def is_tuple_of_names(text: str) -> bool:

@@ -16,14 +16,15 @@ _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth":
           "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}  # fmt: skip
 
 _MORE, _FEWER = r"(?:strictly )?(?:greater|more|larger|bigger)", r"(?:strictly )?(?:less|smaller|fewer)"
+_IS = r"(?:(?:is|are|(?:must|should|has to|have to) be) )?"
 _RANGE = r"(?:[a-z] is )?(?:from|between) (-?[\d.]+) (?:to|and|∧) (-?[\d.]+)"
 _SIGNS = tuple(
     (re.compile(rf"\s*(?<![A-Za-z])(?:{pattern})(?![A-Za-z])\s*", re.IGNORECASE), f" {sign} ")
     for pattern, sign in (
-        (rf"(?:is |are )?(?:{_MORE} than or equal to|at least|(?:no|not) {_FEWER} than)", "≥"),
-        (rf"(?:is |are )?(?:{_FEWER} than or equal to|at most|(?:no|not) {_MORE} than)", "≤"),
-        (rf"(?:is |are )?{_MORE} than", ">"),
-        (rf"(?:is |are )?{_FEWER} than", "<"),
+        (rf"{_IS}(?:{_MORE} than or equal to|at least|(?:no|not) {_FEWER} than)", "≥"),
+        (rf"{_IS}(?:{_FEWER} than or equal to|at most|(?:no|not) {_MORE} than)", "≤"),
+        (rf"{_IS}{_MORE} than", ">"),
+        (rf"{_IS}{_FEWER} than", "<"),
         (r"(?:is |does )?not equal(?: to)?", "≠"),
         (r"is equal to|equals|(?<=^[A-Za-z] )is(?= (?:-?\d|\\frac|\\sqrt))", "="),
         (r"(?<=[\w})])\s*squared", "^2"),
@@ -34,7 +35,7 @@ _SIGNS = tuple(
         (rf"{_RANGE},? ?\(?exclusive\)?", r"(\1,\2)"),
         (rf"(?:[a-z] is )?strictly {_RANGE}", r"(\1,\2)"),
         (r"(?<=\d)\s*times(?= [\\\da-z(])", "*"),
-        (r"(?<=\d)\s*(?:out of|divided by|over)(?=\s*\d)", "/"),
+        (r"(?<=\d)\s*(?:out of|in|divided by|over)(?=\s*\d)", "/"),
     )
 )
 _ALL_THAT = re.compile(
@@ -58,7 +59,7 @@ def with_signs(text: str) -> str:
     >>> with_signs(r"\text{Ann is taller than Bob, at least on Monday}")
     '\\text{Ann is taller than Bob, at least on Monday}'
     """
-    if not re.search(r"[A-Za-z}] ?[a-z]{2,}|\{[a-z ]", text):
+    if not re.search(r"[A-Za-z\d}] ?[a-z]{2,}|\{[a-z ]", text):
         return text
     plain = re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()
     signed = plain
