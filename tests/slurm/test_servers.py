@@ -61,7 +61,8 @@ def test_a_served_job_ends_with_the_weights_of_the_colocated_run(
     port = 10000 + int(job) % 1000
     assert told.count(f"n1 train, n2 serve rollouts: 10.77.0.12:{port}") == 2, told
     assert told.count(f"servers 10.77.0.12:{port}, synchronous") == 2, "the trainer names its server"
-    assert "a rollout server has ended" not in told
+    assert told.count("weights go to 1 engine process(es) by one broadcast (gloo)") == 2, told
+    assert "a rollout server has ended" not in told and "over HTTP" not in told, told
     expected, got = (
         load_file(stage / "model" / "model.safetensors") for stage in (finished / "3-grpo", run / "3-grpo")
     )

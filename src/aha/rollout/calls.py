@@ -58,6 +58,14 @@ def ask(host: str, port: int, route: str, asked: dict[str, Any], patience: float
     yield from _lines(host, port, route, json.dumps(asked).encode(), {}, patience)
 
 
+def begin(host: str, port: int, route: str, asked: dict[str, Any], patience: float) -> Iterator[dict[str, Any]]:
+    """As `ask`, of something that others take part in: returns when the server is ready for it, with what it says after."""
+    lines = ask(host, port, route, asked, patience)
+    if "ready" not in next(lines):
+        raise Broken(f"it does not take part in {route}")
+    return lines
+
+
 def push(host: str, port: int, weights: BinaryIO, fingerprint: str, version: str, patience: float) -> dict[str, Any]:
     """Move the server to the weights of a file (wire.py). Raises as `ask` does."""
     length = weights.seek(0, 2)

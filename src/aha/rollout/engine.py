@@ -7,12 +7,14 @@ sampled one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+
+from aha.rollout.channel import Place
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class LocalEngine(Engine, Protocol):
 
     def abort(self, names: Iterable[str]) -> None:
         """Nobody waits for these any more."""
+        ...
+
+    def join(self, place: Place) -> None:
+        """Join the group in which a trainer sends weights. Raises RuntimeError when the others do not come."""
+        ...
+
+    def take(self, heard: Callable[[], None]) -> None:
+        """As `sync`, with the weights that are sent in the group. Raises RuntimeError when they break off."""
         ...
 
 

@@ -2,23 +2,28 @@
 
 Servers are the stage's own (it starts them, they die with it) or were given by address (`grpo.rollout.servers`). A thread
 of the leading process looks at each of them: one that died or fell silent is killed and started again if it is ours, and
-waited for if it is not. Before it answers anything it gets the current weights, which are kept in a file for that.
+waited for if it is not. Before it answers anything it gets the current weights, which are kept in a file for that. New
+weights go to all servers by one broadcast (channel.py), and to each over HTTP where there can be none.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import functools
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from aha.errors import EngineError
 from aha.rollout import calls
+from aha.rollout.channel import Channel, Place
 from aha.rollout.member import Member, ended
 from aha.rollout.wire import write_weights
 
@@ -59,6 +64,8 @@ class Fleet:
         self._dtype = dtype
         self._count = 0
         self._weights: Any = None
+        self._groups = True  # until it turns out that here are none
+        self._channel: Channel | None = None
         self._lock = threading.RLock()  # of the weights, their version, and every push
         self._over = threading.Event()
 
@@ -109,14 +116,75 @@ class Fleet:
             self._count += 1
             return
         file: Any = tempfile.TemporaryFile()  # noqa: SIM115 — kept for restarts; without a name, nothing of it stays
-        write_weights(file, weights, self._dtype)
+        stored = write_weights(file, weights, self._dtype)
         with self._lock:
             if self._weights is not None:
                 self._weights.close()
             self._weights = file
             self._count += 1
-            for member in self.members:
+            sent = self._broadcast(stored)
+            for _ in stored:  # what is not in the file yet
+                pass
+            for member in () if sent else self.members:
                 self.patiently(member, "taking new weights", functools.partial(self._push, member))
+
+    def _broadcast(self, weights: Iterable[tuple[str, torch.Tensor]]) -> bool:
+        """Send weights to all servers at once. Where that cannot be, says why; then they must be pushed to each.
+
+        Raises EngineError when a server refuses them.
+        """
+        if self._channel is None and not self._form():
+            return False
+        channel = self._channel
+        assert channel is not None
+        asked = {"version": self.version, "fingerprint": self._fingerprint}
+        try:
+            answers = [self._begin(member, "/receive", asked) for member in self.members]
+            channel.send(weights)
+            self._hear(answers)
+        except (RuntimeError, *calls.LOST) as error:
+            self._channel = None
+            self.say(f"rollouts: these weights go to each server over HTTP, the broadcast broke off: {_brief(error)}")
+            return False
+        return True
+
+    def _form(self) -> bool:
+        """Make a group of this process and all servers. Where that cannot be, says why, and does not try again."""
+        if not self._groups:
+            return False
+        silence = self.patience.silence
+        ours = any(member.config for member in self.members)  # they may be on the trainer's GPU: NCCL refuses that
+        backend = "nccl" if torch.cuda.is_available() and not ours else "gloo"
+        try:
+            widths = [calls.health(*one.where(), silence)["limits"]["tensor_parallel"] for one in self.members]
+            patience = datetime.timedelta(seconds=silence)
+            store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=patience)
+            place = Place("localhost", store.port, 0, 1 + sum(widths), backend, silence)
+            answers, rank = [], 1
+            for member, width in zip(self.members, widths, strict=True):
+                theirs = dataclasses.replace(place, host=member.sees(), rank=rank)
+                asked = {"version": self.version, "fingerprint": self._fingerprint, "place": theirs.as_json()}
+                answers.append(self._begin(member, "/join", asked))
+                rank += width
+            channel = Channel(place, store)
+            self._hear(answers)
+        except (RuntimeError, *calls.LOST) as error:
+            self._groups = False
+            self.say(f"rollouts: weights go to each server over HTTP, there is no group of them: {_brief(error)}")
+            return False
+        self._channel = channel
+        self.say(f"rollouts: weights go to {place.size - 1} engine process(es) by one broadcast ({backend})")
+        return True
+
+    def _begin(self, member: Member, route: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return calls.begin(*member.where(), route, asked, self.patience.silence)
+
+    def _hear(self, answers: Sequence[Iterator[dict[str, Any]]]) -> None:
+        """Raises RuntimeError when a server could not take part."""
+        for member, lines in zip(self.members, answers, strict=True):
+            for line in lines:
+                if "failed" in line:
+                    raise RuntimeError(f"{member.name}: {line['failed']}")
 
     def patiently(self, member: Member, what: str, attempt: Callable[[], Any]) -> Any:
         """Try until it works. A server that is lost meanwhile is somebody's to bring back: until the deadline.
@@ -192,6 +260,7 @@ class Fleet:
         """A server that is not ours was started again by whoever owns it."""
         with self._lock:  # it may just be taking weights
             if not calls.health(*member.where(), self.patience.silence)["version"]:
+                self._channel = None
                 self._push(member)
                 self.say(f"rollouts: {member.name} was started again; it has the current weights")
 
@@ -200,6 +269,7 @@ class Fleet:
             if self._over.is_set():
                 return
             member.kill()
+            self._channel = None
             if member.started > RESTARTS:
                 raise EngineError(f"{member.name} {why}, and has been restarted {RESTARTS} times{member.last_words()}")
             self.say(f"rollouts: {member.name} {why}; it is started again")
@@ -208,3 +278,8 @@ class Fleet:
         if self._count:
             self._push(member)
         self.say(f"rollouts: {member.name} is back, with the current weights")
+
+
+def _brief(error: BaseException) -> str:
+    """In one line, without the addresses of torch's code."""
+    return " ".join(str(error).partition("\n")[0].split()) or type(error).__name__

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,11 @@ class Member:
         if found is None:
             raise ConnectionRefusedError("it has not started yet")
         return found["host"], found["port"]
+
+    def sees(self) -> str:
+        """By which address the server reaches this machine. Raises OSError while it is not up."""
+        with socket.create_connection(self.where(), timeout=10) as probe:
+            return str(probe.getsockname()[0])
 
     def start(self) -> None:
         """Start the process. It dies with this one, however this one dies."""

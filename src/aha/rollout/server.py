@@ -7,6 +7,7 @@ is kept of it is the way it batches: requests of all trainers run together, and 
 
     GET  /health    which checkpoint, whose weights, when the engine last moved
     POST /weights   frames (wire.py); taken when everything that was asked before is done
+    POST /join      a group in which the trainer will send weights (channel.py); POST /receive takes them from there
     POST /generate  token ids in; one line of JSON for each continuation as it finishes, and a sign of life each second
     POST /score     token ids in, logprobs out
 
@@ -74,20 +75,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         if self.path == "/weights":
-            job = Job("weights", {"version": self.headers["X-Version"]}, self._spool(length))
-        elif self.path in ("/generate", "/score"):
+            asked = {"version": self.headers["X-Version"], "fingerprint": self.headers["X-Fingerprint"]}
+            job = Job("weights", asked, self._spool(length))
+        elif self.path in ("/generate", "/score", "/join", "/receive"):
             job = Job(self.path[1:], json.loads(self.rfile.read(length)))
         else:
             return self.send_error(404)
         self._head()
-        if self.path == "/weights" and (why := self._why_not(job.asked["version"])):
+        if "fingerprint" in job.asked and (why := self._why_not(job.asked["fingerprint"], job.asked["version"])):
             return self._say({"refused": why})
         self.worker.put(job)
         self._relay(job)
 
-    def _why_not(self, version: str) -> str | None:
+    def _why_not(self, theirs: str, version: str) -> str | None:
         """Why weights are refused: of another checkpoint, or while somebody else trains with this server."""
-        mine, theirs = self.worker.config.fingerprint, self.headers["X-Fingerprint"]
+        mine = self.worker.config.fingerprint
         if mine != theirs:
             return f"it serves checkpoint {mine[:12]}, and these weights began as {theirs[:12]}"
         owner, taken = self.worker.version.partition("/")[0], time.monotonic() - self.worker.heard < TAKEN

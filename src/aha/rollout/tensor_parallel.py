@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 
 from aha.child import end_with_parent
 from aha.errors import EngineError
+from aha.rollout.channel import Place
 from aha.rollout.engine import EngineChoice, EngineLimits, Generation, LocalEngine, Sampling, run_to_end
 from aha.rollout.start import start_engine
 from aha.rollout.wire import StoredWeights
@@ -81,12 +82,28 @@ class WideEngine:
         assert isinstance(weights, StoredWeights), "every process reads them for itself"
         self._tell("sync", weights.path)
         self._engine.sync(weights)
-        for other in self._others:
-            other.recv()
+        self._hear()
+
+    def join(self, place: Place) -> None:
+        for number, other in enumerate(self._others, 1):
+            other.send(("join", (place.after(number),)))
+        self._engine.join(place)
+        self._hear()
+
+    def take(self, heard: Callable[[], None]) -> None:
+        self._tell("take")
+        self._engine.take(heard)
+        self._hear()
 
     def _tell(self, call: str, *arguments: Any) -> None:
         for other in self._others:
             other.send((call, arguments))
+
+    def _hear(self) -> None:
+        """Wait until all have done it too. Raises RuntimeError when one could not."""
+        for failed in [other.recv() for other in self._others]:
+            if failed:
+                raise RuntimeError(failed)
 
 
 def _follow(pipe: Connection, place: dict[str, str], *engine: Any) -> None:
@@ -100,7 +117,13 @@ def _follow(pipe: Connection, place: dict[str, str], *engine: Any) -> None:
             if call == "sync":
                 with open(arguments[0], "rb") as file:
                     mine.sync(StoredWeights(file))
-                pipe.send("done")
+                pipe.send(None)
+            elif call in ("join", "take"):
+                try:
+                    getattr(mine, call)(*arguments)
+                    pipe.send(None)
+                except RuntimeError as error:  # of the group: no reason to end
+                    pipe.send(str(error))
             elif call == "submit":
                 with suppress(ValueError):  # the first process hears it too, and says so
                     mine.submit(*arguments)

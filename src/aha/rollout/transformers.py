@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from aha.rollout.channel import Receives
 from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens, run_to_end
 
 Waiting = tuple[str, Sequence[int], Sampling, int]
 """A request: its name, prompt, sampling and seed."""
 
 
-class TransformersEngine:
+class TransformersEngine(Receives):
     """A frozen copy of the policy, sampled token by token in padded batches."""
 
     name = "transformers"

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from aha.errors import EngineError
+from aha.rollout.channel import Receives
 from aha.rollout.engine import EngineLimits, Generation, Sampling, end_tokens, run_to_end
 
 SLEEPS = ("weights", "kv_cache")
@@ -33,7 +34,7 @@ def _prepare_environment(limits: EngineLimits) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
-class VllmEngine:
+class VllmEngine(Receives):
     """An in-process vLLM engine.
 
     Raises EngineError when vLLM cannot start on this machine.

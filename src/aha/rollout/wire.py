@@ -18,18 +18,24 @@ from aha.rollout.engine import Generation
 LENGTH = struct.Struct("!Q")
 
 
-def write_weights(file: BinaryIO, weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype | None) -> None:
-    """One frame for each weight: the length of its head, its head as JSON, its bytes. Floats are cast to `dtype`."""
+def write_weights(
+    file: BinaryIO, weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """One frame for each weight: the length of its head, its head as JSON, its bytes. Floats are cast to `dtype`.
+
+    Yields each weight as it was written, where it was: it may be sent at the same time.
+    """
     for name, weight in weights:
         tensor = weight.detach()
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
-        tensor = tensor.cpu().contiguous()
-        shape, kind = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        data = tensor.cpu().contiguous()
+        shape, kind = list(data.shape), str(data.dtype).removeprefix("torch.")
         head = json.dumps({"name": name, "shape": shape, "dtype": kind}).encode()
         file.write(LENGTH.pack(len(head)))
         file.write(head)
-        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        file.write(data.reshape(-1).view(torch.uint8).numpy().data)
+        yield name, tensor
 
 
 class StoredWeights:

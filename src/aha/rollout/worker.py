@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
+from aha.rollout.channel import Place
 from aha.rollout.engine import EngineLimits, LocalEngine, Sampling
 from aha.rollout.wire import StoredWeights, generation_line
 
@@ -107,6 +108,9 @@ class Worker:
             self.version = job.asked["version"]
             job.file.close()
             job.end(self._done(job))
+        elif job.kind in ("join", "receive"):
+            job.lines.put({"ready": True})
+            job.end(self._done(job) | self._in_group(job))
         elif job.asked["version"] != self.version:
             job.end({"stale": self.version})
         elif job.kind == "score":
@@ -114,6 +118,22 @@ class Worker:
             job.end(self._done(job))
         else:
             self._submit(job)
+
+    def _in_group(self, job: Job) -> dict[str, Any]:
+        """Join a group, or take the weights that are sent in it; says what went wrong, which is nobody's end."""
+        try:
+            if job.kind == "join":
+                self._engine.join(Place(**job.asked["place"]))
+            else:
+                self.version = ""
+                self._engine.take(self._alive)
+                self.version = job.asked["version"]
+        except RuntimeError as error:
+            return {"failed": " ".join(str(error).split())}
+        return {}
+
+    def _alive(self) -> None:
+        self.beat = time.monotonic()
 
     def _submit(self, job: Job) -> None:
         try:
