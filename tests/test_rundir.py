@@ -241,6 +241,12 @@ def test_a_directory_belongs_to_one_recipe(tmp_path: Path) -> None:
     assert (tmp_path / "tiny/recipe.yaml").read_text() == written
 
 
+def test_a_run_that_another_version_began_says_so(tmp_path: Path) -> None:
+    RunDir(tmp_path).claim("name: tiny\n", "aaaa")
+    with pytest.raises(RunDirError, match="the same words, begun by a version of aha in which a knob"):
+        RunDir(tmp_path).claim("name: tiny\n", "bbbb")
+
+
 def test_what_does_not_change_the_run_may_be_rewritten(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.claim("tracking: none\n", "aaaa")

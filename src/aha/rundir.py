@@ -107,6 +107,10 @@ def _other_recipe(root: Path, present: str, claimed: str, most: int = 8) -> str:
     lines = difflib.unified_diff(present.splitlines()[1:], claimed.splitlines()[1:], n=0, lineterm="")
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     shown = "\n".join(f"  {line}" for line in changed[:most]) + ("\n  …" if len(changed) > most else "")
+    if not changed:
+        shown = (
+            "  the same words, begun by a version of aha in which a knob that they do not name is another or missing"
+        )
     return (
         f"{root} belongs to a different recipe (- there, + given):\n{shown}\nchoose another run directory, or delete it"
     )
