@@ -266,3 +266,24 @@ def test_a_stale_engine_shows_below_its_own_rounding() -> None:
     assert stale.share == pytest.approx(0, abs=1e-9) and stale.error == pytest.approx(1 / 20) and not stale.complete
     honest = [arrival(before, Sight(1, old + moved, old + moved + rounding + noise(1e-2))) for _ in range(200)]
     assert max(abs(1 - one.share) / one.error for one in honest) < SURE / 1.5
+    assert all(one.complete for one in honest)
+
+
+def test_a_few_tokens_that_moved_far_accuse_no_honest_engine() -> None:
+    """As in a deep model in bfloat16: one token outweighs the others, and is rounded by a tenth of a nat, anew each time."""
+    draw = torch.Generator().manual_seed(0)
+
+    def noise(size: float) -> torch.Tensor:
+        return size * torch.randn(100, generator=draw, dtype=torch.float64)
+
+    old, weight = noise(1.0), torch.ones(100, dtype=torch.float64)
+    weight[7] = 6.0
+    found, largest = [], 0.0
+    for _ in range(300):
+        before = Sight(0, old, old + weight * noise(0.01))
+        largest = max(largest, before.rounded)
+        new = old + weight * noise(0.05)
+        found.append(arrival(before, Sight(1, new, new + weight * noise(0.01)), largest))
+        assert not arrival(before, Sight(1, new, before.engine)).complete
+    assert all(one.complete for one in found)
+    assert any(abs(1 - one.share) > max(MISSING, SURE * one.error) for one in found), "errors alone would accuse some"

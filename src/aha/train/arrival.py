@@ -9,13 +9,17 @@ by m, and the engine's by e, one entry for each token; their gap is g = e - m.
 - `arrived` = <e, m> / <m, m> is the share of the update that reached the engine: 1, or 0 where nothing did.
 - Its standard error is |g| / (|m| sqrt(tokens)), that of the regression of e on m under "all of it arrived" (a score
   test). A stale engine is off by the square root of the tokens in these, whatever the dtype.
+- An engine that got nothing says the very same of every token, to the last bit; one whose weights have moved does not.
 
-Tokens after the same beginning are one observation, not several: a prompt that all problems share is counted once.
+Looked at are sampled tokens only. A prompt's may be as unlikely as one in a million: there an engine in bfloat16 rounds by
+tenths of a nat, and one such token can outweigh all others in <e, m> (SmolLM2: 0.07 nats on all tokens, 0.005 on sampled
+ones). Tokens after the same beginning are one observation, not several.
 
-The run ends when the share is off by more than `MISSING` and by more than `SURE` standard errors, since the last sync
-or since the first, over which errors too small for one step add up. A float32 engine rounds so little that g itself must
-be small: then a fault also shows that lies across m. The trainer must have moved by more than it rounds itself, or its
-own rounding is in both m and g. What does not grow is for the older rule, `MISMATCH`.
+The run ends when the engine has not moved and the trainer has; or when the share is off by more than `MISSING`, by more than
+`SURE` standard errors, and by more than rounding can make it, since the last sync or since the first, over which errors too
+small for one step add up. A float32 engine rounds so little that g itself must be small: then a fault also shows that lies
+across m. The trainer must have moved by more than it rounds itself, or its own rounding is in both m and g. What does not
+grow is for the older rule, `MISMATCH`.
 
 Honest runs of ten steps (a model of two layers, 391 tokens): in float32 shares of 1.0000 with errors below 0.0001, in
 bfloat16 0.993 to 1.002 with errors of 0.002 and at most 3.5 errors from 1. Stale engines: 0.00, and 20 errors from 1.
@@ -28,9 +32,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-SURE, MISSING = 6.0, 0.05
-"""Standard errors, and share of an update. Tokens are not independent, so six are fewer than they look; honest runs
-reached 3.5 of them, and a share of 0.993. A stale tied head misses an eighth of an update."""
+SURE, MISSING, ROUNDED = 6.0, 0.05, 3.0
+"""Standard errors; share of an update; and roundings. Tokens are not independent, and the few that moved far weigh most, so six
+errors are fewer than they look: honest runs of SmolLM2 in bfloat16 reached seven. But whatever the tokens, |1 - share| is at
+most |g| / |m|, and g is the difference of two roundings: an honest engine that rounds as it did before stays below 2. (Seen:
+at most 1.2, with shares from 0.85 to 1.13.) A stale tied head misses an eighth of an update: under rounding it shows as it
+adds up."""
+STILL = 1e-4
+"""Nats (root mean square over the probes) that the trainer moves at most while a bfloat16 engine may stay as it is."""
 LEFT_OVER = 0.02
 """Size of g against m from which a float32 engine has not got all. A stale tied head leaves from a twentieth to a quarter,
 honest engines 1e-4."""
@@ -43,15 +52,15 @@ class Sight:
     step: int
     trainer: Tensor
     engine: Tensor
-    sampled: Tensor | None = None
-    """Which of the tokens were sampled, (tokens,); None for all of them."""
 
     @property
     def mismatch(self) -> float:
-        """Mean |difference| of sampled tokens. Those of a prompt may be as unlikely as one in a million, and a bfloat16
-        engine rounds their large scores by a tenth of a nat: SmolLM2 0.07 on all tokens, and 0.005 on sampled ones."""
-        apart = (self.engine - self.trainer).abs()
-        return (apart if self.sampled is None else apart[self.sampled]).mean().item()
+        return (self.engine - self.trainer).abs().mean().item()
+
+    @property
+    def rounded(self) -> float:
+        """Root mean square, in nats, of what an honest engine rounds."""
+        return (self.engine - self.trainer).square().mean().sqrt().item()
 
 
 @dataclass(frozen=True)
@@ -61,26 +70,37 @@ class Arrival:
     share: float
     error: float
     """Its standard error."""
+    rounding: float
+    """What the engine was seen to round before, against the root mean square of m."""
     moved: float
     gap: float
     """Root mean squares, in nats, of m and g."""
 
+    still: bool
+    """Whether the engine says the very same of every token as before."""
+
     @property
     def complete(self) -> bool:
-        """Also where nothing can be said: where even an engine that got nothing would not show."""
-        return SURE * self.error > 1 or not abs(1 - self.share) > max(MISSING, SURE * self.error)
+        if self.still:
+            return self.moved <= STILL
+        return not abs(1 - self.share) > max(MISSING, SURE * self.error, ROUNDED * self.rounding)
 
     def complete_up_to(self, rounding: float) -> bool:
         """For an engine whose rounding is known, and small: what is left over may be in any direction."""
         return not self.gap > max(rounding, LEFT_OVER * self.moved)
 
 
-def arrival(before: Sight, now: Sight) -> Arrival:
-    """Compares two syncs. A trainer that has not moved at all gives a share of NaN: it says nothing of the engine."""
+def arrival(before: Sight, now: Sight, rounded: float = 0.0) -> Arrival:
+    """Compares two syncs, where the engine has been seen to round by as much as `rounded` (see `Sight.rounded`).
+
+    A trainer that has not moved at all gives a share of NaN: it says nothing of the engine.
+    """
     moved = now.trainer - before.trainer
     gap = now.engine - before.engine - moved
     slope, error = regressed(gap, moved)
-    return Arrival(1 + slope, error, *(one.square().mean().sqrt().item() for one in (moved, gap)))
+    size, left = (one.square().mean().sqrt().item() for one in (moved, gap))
+    rounding = max(rounded, before.rounded) / size if size else math.nan
+    return Arrival(1 + slope, error, rounding, size, left, before.engine.equal(now.engine))
 
 
 def regressed(values: Tensor, on: Tensor) -> tuple[float, float]:

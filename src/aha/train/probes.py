@@ -59,9 +59,11 @@ class Probes:
         self._exact = not self._sharded and in_float32(trainer.model)
         self.dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
         self.sequences: list[list[int]] = []
-        self._places: list[tuple[int, int, bool]] = []
-        """Of each token that is looked at: its probe, its place there, and whether it was sampled."""
+        self._places: list[tuple[int, int]] = []
+        """Of each token that is looked at: its probe, and its place there."""
         self._first: Sight | None = None
+        self._rounded = 0.0
+        """The largest that the engine was seen to round, of the syncs that were found good."""
         self._judged: Sight | None = None
         """The newest sight that the trainer had moved far enough for; the next one is compared with it."""
         self._updates = 0
@@ -147,11 +149,10 @@ class Probes:
         if not self.sequences:
             return
         began = time.perf_counter()
-        sampled = torch.tensor([one for *_, one in self._places])
-        now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine(), sampled)
+        now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine())
         self._first = self._first or now
         last = self._judged or now
-        since = arrival(last, now)
+        since = arrival(last, now, self._rounded)
         clear = since.moved > self._resolution and since.error < CLEAR
         self.metrics = {"mismatch_probes": now.mismatch, "arrived": since.share if clear else math.nan}
         if self._warn is not None:
@@ -160,6 +161,7 @@ class Probes:
         if missed is not None or not now.mismatch <= MISMATCH[self.dtype]:
             self.refuse(self._told(missed or last, now))
         self._require_movement(now)
+        self._rounded = max(self._rounded, now.rounded)
         if self._judged is None or since.moved > self._resolution:
             self._judged = now
         self.metrics["seconds/probes"] = time.perf_counter() - began
@@ -173,7 +175,7 @@ class Probes:
         return logits_of(self._trainer.model, sequences, self.dtype if self._exact else None, instead)
 
     def _looked_at(self, rows: Sequence[Tensor]) -> Tensor:
-        return torch.stack([rows[probe][place - 1] for probe, place, _ in self._places])
+        return torch.stack([rows[probe][place - 1] for probe, place in self._places])
 
     def _of_engine(self) -> Tensor:
         scored = self._score(self.sequences)
@@ -186,11 +188,11 @@ class Probes:
     @property
     def _resolution(self) -> float:
         assert self._first is not None
-        rounding = (self._first.engine - self._first.trainer).square().mean().sqrt().item()
-        return RESOLUTION if self._exact and self.dtype != torch.float32 else max(1e-6, ROUNDINGS * rounding)
+        alike = not self._exact or self.dtype == torch.float32
+        return max(1e-6, ROUNDINGS * self._first.rounded) if alike else RESOLUTION
 
     def _arrived(self, before: Sight, now: Sight) -> bool:
-        found = arrival(before, now)
+        found = arrival(before, now, self._rounded)
         if found.moved <= self._resolution:
             return True
         alike = self._exact and self.dtype == torch.float32
@@ -200,7 +202,7 @@ class Probes:
         found = arrival(before, now)
         told = [
             f"the engine samples from another policy than the one being trained, found after the sync at step {now.step}: "
-            f"mean |logprob difference| {now.mismatch:.2g} nats on the sampled ones of {len(now.engine)} tokens in {len(self.sequences)} probes"
+            f"mean |logprob difference| {now.mismatch:.2g} nats on {len(now.engine)} sampled tokens of {len(self.sequences)} probes"
         ]
         if found.moved:
             told.append(
@@ -252,19 +254,19 @@ def _choose(
     return chosen
 
 
-def _places(sequences: Sequence[list[int]], prompts: Sequence[int]) -> list[tuple[int, int, bool]]:
-    """Every token but the first of each sequence, and those that come after the same beginning only once.
+def _places(sequences: Sequence[list[int]], prompts: Sequence[int]) -> list[tuple[int, int]]:
+    """Every sampled token, but the same one after the same beginning only once (see train/arrival.py).
 
-    >>> _places([[7, 8, 9], [7, 8, 5]], [2, 2])
-    [(0, 1, False), (0, 2, True), (1, 2, True)]
+    >>> _places([[7, 8, 9, 3], [7, 8, 9, 4]], [2, 2])
+    [(0, 2), (0, 3), (1, 3)]
     """
     seen: set[tuple[int, ...]] = set()
     places = []
     for probe, (one, prompt) in enumerate(zip(sequences, prompts, strict=True)):
-        for place in range(1, len(one)):
+        for place in range(prompt, len(one)):
             if (beginning := tuple(one[: place + 1])) not in seen:
                 seen.add(beginning)
-                places.append((probe, place, place >= prompt))
+                places.append((probe, place))
     return places
 
 
