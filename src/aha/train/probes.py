@@ -28,7 +28,7 @@ MISMATCH = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """Mean |logprob of the trainer - logprob of the engine| of sampled tokens, in nats, by the engine's dtype. Rounding stays a
 hundred times below in float32; in bfloat16 honest runs show up to 0.02, and a stale tied head 0.04 after six steps."""
 CLEAR = 0.1
-"""Standard error above which the share of an update is not worth logging."""
+"""Standard error, and rounding against the update, above which the share of an update is not worth logging."""
 RESOLUTION, ROUNDINGS = 2e-5, 8
 """Nats (root mean square over the probes) that the trainer must have moved before it is compared: more than a float32
 forward pass rounds. Where trainer and engine compute in one dtype, that many roundings as seen at the first probes."""
@@ -153,7 +153,7 @@ class Probes:
         self._first = self._first or now
         last = self._judged or now
         since = arrival(last, now, self._rounded)
-        clear = since.moved > self._resolution and since.error < CLEAR
+        clear = since.moved > self._resolution and max(since.error, since.rounding) < CLEAR
         self.metrics = {"mismatch_probes": now.mismatch, "arrived": since.share if clear else math.nan}
         if self._warn is not None:
             self.metrics["mismatch_warnings"] = len(self._warned)
