@@ -12,7 +12,8 @@ import pytest
 import torch
 from rollout.test_server import TOLERANCE, Trainer, served
 
-from aha.rollout.fleet import Fleet
+from aha.errors import EngineError
+from aha.rollout.fleet import TRIES, Fleet
 from aha.rollout.member import Member
 from aha.rollout.served import ServedEngine
 from aha.rollout.wire import StoredWeights, write_weights
@@ -35,7 +36,7 @@ def two(trainer: Trainer) -> Iterator[Served]:
 def servers(two: Served) -> Served:
     """The two servers of this file, as if nothing had ever happened to them."""
     fleet, _, said = two
-    fleet._channel, fleet._groups = None, True
+    fleet._channel, fleet._tries = None, TRIES
     for member in fleet.members:
         member.started = 1
     said.clear()
@@ -102,11 +103,29 @@ def test_where_no_group_can_be_formed_the_weights_go_over_http(
 ) -> None:
     _, engine, said = servers
     monkeypatch.setattr(Member, "sees", lambda self: "192.0.2.1")  # an address that nobody has (RFC 5737)
-    for _ in range(2):
+    for _ in range(TRIES + 1):
         trainer.step()
         engine.sync(trainer.model.named_parameters())
         assert trainer.distance(engine) < TOLERANCE
-    assert words(said) == ["weights go to each server over HTTP, there is no group of them"], said
+    over_http = "weights go to each server over HTTP {}, no group was formed"
+    assert words(said) == [over_http.format("this time"), over_http.format("from now on")], said
+
+
+def test_weights_that_cannot_be_read_to_their_end_reach_nobody(trainer: Trainer, servers: Served) -> None:
+    fleet, engine, _ = servers
+    engine.sync(trainer.model.named_parameters())
+    before = fleet.version
+
+    def torn() -> Iterator[tuple[str, torch.Tensor]]:
+        yield from list(trainer.model.named_parameters())[:5]
+        raise RuntimeError("CUDA out of memory")
+
+    trainer.step()
+    with pytest.raises(EngineError, match="could not be kept: CUDA out of memory"):
+        engine.sync(torn())
+    assert fleet.version == before
+    engine.sync(trainer.model.named_parameters())
+    assert trainer.distance(engine) < TOLERANCE
 
 
 def test_the_wire_is_the_same_both_ways(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from aha.rollout.wire import write_weights
 
 RESTARTS = 3
 """How often one server is started again before the run gives up on it: what kills it three times kills it for ever."""
+TRIES = 2
+"""How often in a row the servers are asked to form a group: one may just have died, but where there is no way there is none."""
 LOOK = 0.2  # seconds between two looks at a process
 Say = Callable[[str], None]
 
@@ -64,7 +66,7 @@ class Fleet:
         self._dtype = dtype
         self._count = 0
         self._weights: Any = None
-        self._groups = True  # until it turns out that here are none
+        self._tries = TRIES
         self._channel: Channel | None = None
         self._lock = threading.RLock()  # of the weights, their version, and every push
         self._over = threading.Event()
@@ -116,42 +118,42 @@ class Fleet:
             self._count += 1
             return
         file: Any = tempfile.TemporaryFile()  # noqa: SIM115 — kept for restarts; without a name, nothing of it stays
-        stored = write_weights(file, weights, self._dtype)
+        stored = _kept(file, weights, self._dtype)
         with self._lock:
+            sent = self._broadcast(stored, f"{self._owner}/{self._count + 1}")
+            for _ in stored:  # what is not in the file yet
+                pass
             if self._weights is not None:
                 self._weights.close()
             self._weights = file
             self._count += 1
-            sent = self._broadcast(stored)
-            for _ in stored:  # what is not in the file yet
-                pass
             for member in () if sent else self.members:
                 self.patiently(member, "taking new weights", functools.partial(self._push, member))
 
-    def _broadcast(self, weights: Iterable[tuple[str, torch.Tensor]]) -> bool:
+    def _broadcast(self, weights: Iterable[tuple[str, torch.Tensor]], version: str) -> bool:
         """Send weights to all servers at once. Where that cannot be, says why; then they must be pushed to each.
 
-        Raises EngineError when a server refuses them.
+        Raises EngineError when a server refuses them, and what reading them raises.
         """
-        if self._channel is None and not self._form():
+        channel, self._channel = self._channel or self._form(version), None  # whoever breaks off ends the group
+        if channel is None:
             return False
-        channel = self._channel
-        assert channel is not None
-        asked = {"version": self.version, "fingerprint": self._fingerprint}
+        asked = {"version": version, "fingerprint": self._fingerprint}
         try:
             answers = [self._begin(member, "/receive", asked) for member in self.members]
             channel.send(weights)
             self._hear(answers)
         except (RuntimeError, *calls.LOST) as error:
-            self._channel = None
             self.say(f"rollouts: these weights go to each server over HTTP, the broadcast broke off: {_brief(error)}")
             return False
+        self._channel = channel
         return True
 
-    def _form(self) -> bool:
-        """Make a group of this process and all servers. Where that cannot be, says why, and does not try again."""
-        if not self._groups:
-            return False
+    def _form(self, version: str) -> Channel | None:
+        """Make a group of this process and all servers. Where that cannot be, says why."""
+        if self._tries == 0:
+            return None
+        self._tries -= 1
         silence = self.patience.silence
         ours = any(member.config for member in self.members)  # they may be on the trainer's GPU: NCCL refuses that
         backend = "nccl" if torch.cuda.is_available() and not ours else "gloo"
@@ -163,18 +165,18 @@ class Fleet:
             answers, rank = [], 1
             for member, width in zip(self.members, widths, strict=True):
                 theirs = dataclasses.replace(place, host=member.sees(), rank=rank)
-                asked = {"version": self.version, "fingerprint": self._fingerprint, "place": theirs.as_json()}
+                asked = {"version": version, "fingerprint": self._fingerprint, "place": theirs.as_json()}
                 answers.append(self._begin(member, "/join", asked))
                 rank += width
             channel = Channel(place, store)
             self._hear(answers)
         except (RuntimeError, *calls.LOST) as error:
-            self._groups = False
-            self.say(f"rollouts: weights go to each server over HTTP, there is no group of them: {_brief(error)}")
-            return False
-        self._channel = channel
+            until = "this time" if self._tries else "from now on"
+            self.say(f"rollouts: weights go to each server over HTTP {until}, no group was formed: {_brief(error)}")
+            return None
+        self._tries = TRIES
         self.say(f"rollouts: weights go to {place.size - 1} engine process(es) by one broadcast ({backend})")
-        return True
+        return channel
 
     def _begin(self, member: Member, route: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return calls.begin(*member.where(), route, asked, self.patience.silence)
@@ -278,6 +280,16 @@ class Fleet:
         if self._count:
             self._push(member)
         self.say(f"rollouts: {member.name} is back, with the current weights")
+
+
+def _kept(
+    file: Any, weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights, each when it is in the file. Raises EngineError for whatever goes wrong: half of them must reach nobody."""
+    try:
+        yield from write_weights(file, weights, dtype)
+    except Exception as error:
+        raise EngineError(f"the weights for the rollout servers could not be kept: {error}") from error
 
 
 def _brief(error: BaseException) -> str:
