@@ -126,27 +126,41 @@ def write_up(bench: Bench) -> list[list[str]]:
 
 
 def _draw(bench: Bench, path: Path) -> None:
+    """One panel for each algorithm, with the others behind it in grey: curves that nearly agree hide each other."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
-    panel = figure.subplots()
-    for number, name in enumerate(bench.algorithms):
-        curves = [_smooth([row[bench.outcome] for row in rows]) for rows in bench.rows(name)]
-        points = [interval(at) for at in zip(*curves, strict=False)]
-        steps = [row["step"] for row in bench.rows(name)[0]][: len(points)]
-        colour = colormaps["tab10"](number)
-        panel.plot(steps, [mean for mean, _ in points], color=colour, label=name)
-        if len(bench.seeds) > 1:
-            low, high = [mean - half for mean, half in points], [mean + half for mean, half in points]
-            panel.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-    panel.set(
-        xlabel="optimiser step", ylabel=bench.outcome, title=f"{bench.recipe.stem}: mean of {len(bench.seeds)} seeds"
-    )
-    panel.set_ylim(0, 1)
-    panel.grid(alpha=0.3)
-    panel.legend(ncols=2, frameon=False)
+    across = min(4, len(bench.algorithms))
+    down = math.ceil(len(bench.algorithms) / across)
+    figure = Figure(figsize=(2.4 * across + 0.6, 2.2 * down + 0.5), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    found = {name: _curve(bench, name) for name in bench.algorithms}
+    for number, (name, panel) in enumerate(zip(bench.algorithms, panels, strict=False)):
+        for other, (steps, points) in found.items():
+            mean = [middle for middle, _ in points]
+            mine = other == name
+            colour = colormaps["tab10"](number) if mine else "0.8"
+            panel.plot(steps, mean, color=colour, linewidth=1.8 if mine else 0.7, zorder=2 + mine)
+            if mine and len(bench.seeds) > 1:
+                low, high = [middle - half for middle, half in points], [middle + half for middle, half in points]
+                panel.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2)
+        panel.set_title(f"{name}  {found[name][1][-1][0]:.2f}", fontsize=10, loc="left")
+        panel.set_ylim(0, 1)
+        panel.grid(alpha=0.3)
+    for panel in list(panels) or figure.axes[len(bench.algorithms) :]:
+        panel.set_axis_off()
+    figure.supxlabel("optimiser step", fontsize=10)
+    figure.supylabel(bench.outcome, fontsize=10)
+    seeds = f"mean of {len(bench.seeds)} seeds and its 95 % interval" if len(bench.seeds) > 1 else "one seed"
+    figure.suptitle(f"{bench.recipe.stem}: {seeds}", fontsize=11)
     figure.savefig(path, dpi=150)
+
+
+def _curve(bench: Bench, name: str) -> tuple[list[int], list[tuple[float, float]]]:
+    """Steps, and at each the mean over the seeds with half of its interval."""
+    curves = [_smooth([row[bench.outcome] for row in rows]) for rows in bench.rows(name)]
+    points = [interval(at) for at in zip(*curves, strict=False)]
+    return [row["step"] for row in bench.rows(name)[0]][: len(points)], points
 
 
 def _smooth(values: Sequence[float | None]) -> list[float]:
