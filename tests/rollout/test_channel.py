@@ -13,7 +13,7 @@ import torch
 from rollout.test_server import TOLERANCE, Trainer, served
 
 from aha.errors import EngineError
-from aha.rollout.fleet import TRIES, Fleet
+from aha.rollout.fleet import TRIES, Fleet, Patience
 from aha.rollout.member import Member
 from aha.rollout.served import ServedEngine
 from aha.rollout.wire import StoredWeights, write_weights
@@ -101,7 +101,8 @@ def test_a_server_that_is_lost_in_the_middle_of_a_broadcast_gets_the_weights_whe
 def test_where_no_group_can_be_formed_the_weights_go_over_http(
     trainer: Trainer, servers: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, engine, said = servers
+    fleet, engine, said = servers
+    monkeypatch.setattr(fleet, "patience", Patience(silence=2.0, deadline=60.0))
     monkeypatch.setattr(Member, "sees", lambda self: "192.0.2.1")  # an address that nobody has (RFC 5737)
     for _ in range(TRIES + 1):
         trainer.step()

@@ -159,9 +159,10 @@ class Fleet:
         backend = "nccl" if torch.cuda.is_available() and not ours else "gloo"
         try:
             widths = [calls.health(*one.where(), silence)["limits"]["tensor_parallel"] for one in self.members]
-            patience = datetime.timedelta(seconds=silence)
+            seconds = silence / 2  # who waits in a group gives no sign of life, and is not dead
+            patience = datetime.timedelta(seconds=seconds)
             store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=patience)
-            place = Place("localhost", store.port, 0, 1 + sum(widths), backend, silence)
+            place = Place("localhost", store.port, 0, 1 + sum(widths), backend, seconds)
             answers, rank = [], 1
             for member, width in zip(self.members, widths, strict=True):
                 theirs = dataclasses.replace(place, host=member.sees(), rank=rank)
