@@ -13,11 +13,12 @@ import torch
 from rollout.test_server import TOLERANCE, Trainer, served
 
 from aha.errors import EngineError
-from aha.rollout.fleet import TRIES, Fleet, Patience
+from aha.rollout.fleet import TRIES, Fleet
 from aha.rollout.member import Member
 from aha.rollout.served import ServedEngine
 from aha.rollout.wire import StoredWeights, write_weights
 
+pytestmark = pytest.mark.long
 Served = tuple[Fleet, ServedEngine, list[str]]
 
 
@@ -28,7 +29,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 @pytest.fixture(scope="module")
 def two(trainer: Trainer) -> Iterator[Served]:
-    with served(trainer, "transformers", silence=5.0, count=2) as found:
+    with served(trainer, "transformers", silence=10.0, count=2) as found:
         yield found
 
 
@@ -102,14 +103,13 @@ def test_where_no_group_can_be_formed_the_weights_go_over_http(
     trainer: Trainer, servers: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet, engine, said = servers
-    monkeypatch.setattr(fleet, "patience", Patience(silence=2.0, deadline=60.0))
-    monkeypatch.setattr(Member, "sees", lambda self: "192.0.2.1")  # an address that nobody has (RFC 5737)
-    for _ in range(TRIES + 1):
+    fleet._tries = 1
+    monkeypatch.setattr(Member, "sees", lambda self: "nobody.invalid")  # a name that is never given (RFC 2606)
+    for _ in range(2):
         trainer.step()
         engine.sync(trainer.model.named_parameters())
         assert trainer.distance(engine) < TOLERANCE
-    over_http = "weights go to each server over HTTP {}, no group was formed"
-    assert words(said) == [over_http.format("this time"), over_http.format("from now on")], said
+    assert words(said) == ["weights go to each server over HTTP from now on, no group was formed"], said
 
 
 def test_weights_that_cannot_be_read_to_their_end_reach_nobody(trainer: Trainer, servers: Served) -> None:
