@@ -49,8 +49,8 @@ def test_the_table_and_the_plot(tmp_path: Path) -> None:
             write_jsonl(tmp_path / f"{name}-{seed}" / "3-grpo" / "metrics.jsonl", rows)
     rows = write_up(bench)
     # Over 0.5, 0.6, 0.7: mean 0.6, deviation 0.1, and 4.303 x 0.1 / sqrt(3) = 0.248.
-    assert rows[0] == ["grpo", "0.60 ± 0.25", "12.0 ± 0.0", "as planned", "0.75 ± 0.00"]
-    assert rows[1] == ["dapo", "0.70 ± 0.25", "12.0 ± 0.0", "300 ± 0", "0.75 ± 0.00"]
+    assert rows[0] == ["grpo", "0.60 ± 0.25", "+0.000 ± 0.000", "12.0 ± 0.0", "as planned", "0.75 ± 0.00"]
+    assert rows[1] == ["dapo", "0.70 ± 0.25", "+0.100 ± 0.000", "12.0 ± 0.0", "300 ± 0", "0.75 ± 0.00"]
     text = (tmp_path / "algorithms.md").read_text()
     assert f"| {' | '.join(HEAD)} |" in text and "seeds 0, 1, 2" in text and "| dapo | 0.70 ± 0.25 |" in text
     assert (tmp_path / "algorithms.png").read_bytes().startswith(b"\x89PNG")

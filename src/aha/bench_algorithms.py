@@ -91,8 +91,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(bench: Bench) -> list[list[str]]:
-    """A row for each algorithm: the outcome at the end, tokens per completion, completions per step, seconds per step."""
+    """A row for each algorithm: the outcome at the end, what it is above the first algorithm's (seed by seed), tokens per completion, completions per step, seconds per step."""
     found = []
+    first = [_end(rows, bench.outcome) for rows in bench.rows(bench.algorithms[0])]
     for name in bench.algorithms:
         runs = bench.rows(name)
         kept = runs[0][0].get("completions_sampled") is not None
@@ -100,6 +101,7 @@ def table(bench: Bench) -> list[list[str]]:
             [
                 name,
                 _cell([_end(rows, bench.outcome) for rows in runs], ".2f"),
+                _cell([_end(rows, bench.outcome) - other for rows, other in zip(runs, first, strict=True)], "+.3f"),
                 _cell([_end(rows, "completion_length") for rows in runs], ".1f"),
                 _cell([_mean(rows, "completions_sampled") for rows in runs], ".0f") if kept else "as planned",
                 _cell([statistics.fmean(map(_seconds, rows)) for rows in runs], ".2f"),
@@ -108,7 +110,7 @@ def table(bench: Bench) -> list[list[str]]:
     return found
 
 
-HEAD = ["algorithm", "outcome at the end", "tokens", "completions per step", "seconds per step"]
+HEAD = ["algorithm", "outcome at the end", "above the first", "tokens", "completions per step", "seconds per step"]
 
 
 def write_up(bench: Bench) -> list[list[str]]:
@@ -153,7 +155,7 @@ def _draw(bench: Bench, path: Path) -> None:
     figure.supylabel(bench.outcome, fontsize=10)
     seeds = f"mean of {len(bench.seeds)} seeds and its 95 % interval" if len(bench.seeds) > 1 else "one seed"
     figure.suptitle(f"{bench.recipe.stem}: {seeds}", fontsize=11)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 def _curve(bench: Bench, name: str) -> tuple[list[int], list[tuple[float, float]]]:
@@ -184,4 +186,4 @@ def _seconds(row: dict[str, Any]) -> float:
 
 def _cell(values: Sequence[float], form: str) -> str:
     mean, half = interval(values)
-    return f"{mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form}}")
+    return f"{mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
