@@ -203,8 +203,9 @@ def make_grpo_trainer(
     trainer.parallel = recipe.hardware.parallel if stage.world_size > 1 else "none"
     trainer.judge = judge
     if policy.score:
+        longest = block.rollout.max_prompt_tokens + block.rollout.max_tokens - 1  # the engine adds one when it scores
         warn = say if block.rollout.on_mismatch == "warn" else None
-        trainer.vllm_generation.probes = Probes(trainer, policy.score, warn)
+        trainer.vllm_generation.probes = Probes(trainer, policy.score, longest, warn)
     trainer.kernels = kernels
     trainer.expect_longest(recipe, stage, block.rollout.max_prompt_tokens, block.rollout.max_tokens)
     trainer.rollouts = folder / "rollouts"

@@ -49,9 +49,10 @@ class Probes:
         self,
         trainer: Any,
         score: Callable[[list[list[int]]], list[list[float]]],
+        longest: int,
         warn: Callable[[str], None] | None = None,
     ):
-        """`score` is the engine's: logprobs of every token but the first, at temperature 1. With `warn` a disagreement is
+        """`score` is the engine's: logprobs of every token but the first, at temperature 1, of at most `longest` tokens. With `warn` a disagreement is
         said (the first in full) and counted, and the run goes on."""
         self._trainer = trainer
         self._score = score
@@ -70,6 +71,7 @@ class Probes:
         self._still: tuple[Tensor, list[Tensor]] | None = None
         """The trainer's logprobs, and a sample of its weights, since when there have been `_updates`."""
         self.metrics: dict[str, float] = {}
+        self._longest = longest
         self._warn = warn
         self._warned: set[int] = set()
         """Steps at which they disagreed."""
@@ -99,7 +101,7 @@ class Probes:
 
         Raises EngineError as `look` does, and when the samples were not drawn at the recipe's temperature.
         """
-        chosen = _choose(prompts, completions, self._trainer.max_completion_length - 1)
+        chosen = _choose(prompts, completions, self._longest)
         if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(holder := [chosen], 0)
             chosen = holder[0]
@@ -244,11 +246,11 @@ def _spread(prompts: Sequence[list[int]]) -> list[int]:
 def _choose(
     prompts: Sequence[list[int]], completions: Sequence[list[int]], most: int
 ) -> list[tuple[list[int], list[int]]]:
-    """Prompts with their completions, at most `most` tokens of these, until the budget is spent."""
+    """Prompts with their completions, at most `most` tokens of both, until the budget is spent."""
     chosen: list[tuple[list[int], list[int]]] = []
     for row in _spread(prompts):
         room = max(LONGEST - len(prompts[row]), 64)
-        chosen.append((list(prompts[row]), list(completions[row])[: min(room, most)]))
+        chosen.append((list(prompts[row]), list(completions[row])[: max(0, min(room, most - len(prompts[row])))]))
         if len(chosen) >= FEWEST and sum(len(prompt) + len(completion) for prompt, completion in chosen) >= BUDGET:
             break
     return chosen
@@ -256,6 +258,8 @@ def _choose(
 
 def _places(sequences: Sequence[list[int]], prompts: Sequence[int]) -> list[tuple[int, int]]:
     """Every sampled token, but the same one after the same beginning only once (see train/arrival.py).
+
+    Where there is none (no room for one behind the prompt), those of the prompts.
 
     >>> _places([[7, 8, 9, 3], [7, 8, 9, 4]], [2, 2])
     [(0, 2), (0, 3), (1, 3)]
@@ -267,7 +271,7 @@ def _places(sequences: Sequence[list[int]], prompts: Sequence[int]) -> list[tupl
             if (beginning := tuple(one[: place + 1])) not in seen:
                 seen.add(beginning)
                 places.append((probe, place))
-    return places
+    return places or (_places(sequences, [1] * len(sequences)) if any(one > 1 for one in prompts) else [])
 
 
 def _sample(model: Any, values: int = 64) -> list[Tensor]:
