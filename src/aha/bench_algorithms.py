@@ -91,7 +91,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(bench: Bench) -> list[list[str]]:
-    """A row for each algorithm: the outcome at the end, what it is above the first algorithm's (seed by seed), tokens per completion, completions per step, seconds per step."""
+    """A row for each algorithm: the outcome at the end, what it is above the first algorithm's (seed by seed), tokens per
+    completion, completions per step, seconds per step."""
     found = []
     first = [_end(rows, bench.outcome) for rows in bench.rows(bench.algorithms[0])]
     for name in bench.algorithms:
@@ -149,7 +150,7 @@ def _draw(bench: Bench, path: Path) -> None:
         panel.set_title(f"{name}  {found[name][1][-1][0]:.2f}", fontsize=10, loc="left")
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
-    for panel in list(panels) or figure.axes[len(bench.algorithms) :]:
+    for panel in panels:  # those that are left over
         panel.set_axis_off()
     figure.supxlabel("optimiser step", fontsize=10)
     figure.supylabel(bench.outcome, fontsize=10)

@@ -110,15 +110,20 @@ def strike(fleet: Fleet, blow: int, pid: int | None = None) -> None:
     os.kill(pid or process.pid, blow)
 
 
+def require_weights_arrive(trainer: Trainer, engine: ServedEngine) -> None:
+    """Before and after a step of the trainer, which the engine does not know of until the sync."""
+    engine.sync(trainer.model.named_parameters())
+    assert trainer.distance(engine) < TOLERANCE
+    trainer.step()
+    assert trainer.distance(engine) > 100 * TOLERANCE, "the step did not move the policy: this proves nothing"
+    engine.sync(trainer.model.named_parameters())
+    assert trainer.distance(engine) < TOLERANCE
+
+
 def test_pushed_weights_reach_a_vllm_server_of_a_tied_model(trainer: Trainer) -> None:
     """The untied one is in tests/e2e/test_served.py."""
     with served(trainer, "vllm", silence=30.0) as (_, engine, _):
-        engine.sync(trainer.model.named_parameters())
-        assert trainer.distance(engine) < TOLERANCE
-        trainer.step()
-        assert trainer.distance(engine) > 100 * TOLERANCE, "the step did not move the policy: this proves nothing"
-        engine.sync(trainer.model.named_parameters())
-        assert trainer.distance(engine) < TOLERANCE
+        require_weights_arrive(trainer, engine)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "SIGSTOP"])

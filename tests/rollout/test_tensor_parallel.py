@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from rollout.test_server import LIMITS, LONG, TOLERANCE, Trainer, served, strike
+from rollout.test_server import LIMITS, LONG, TOLERANCE, Trainer, require_weights_arrive, served, strike
 
 from aha.errors import EngineError
 from aha.rollout.engine import EngineChoice
@@ -44,12 +44,7 @@ def test_pushed_weights_reach_every_slice_of_a_tied_model(
 ) -> None:
     fleet, engine, said = wide
     assert len(slices(fleet)) == 1
-    engine.sync(trainer.model.named_parameters())
-    assert trainer.distance(engine) < TOLERANCE
-    trainer.step()
-    assert trainer.distance(engine) > 100 * TOLERANCE, "the step did not move the policy: this proves nothing"
-    engine.sync(trainer.model.named_parameters())
-    assert trainer.distance(engine) < TOLERANCE
+    require_weights_arrive(trainer, engine)
     assert said == ["rollouts: weights go to 2 engine process(es) by one broadcast (gloo)"]
 
 

@@ -87,16 +87,22 @@ def test_a_server_that_cannot_start_ends_the_job_with_its_words(desk: Desk) -> N
 ECHO = 'echo "STUB $(hostname) ${CUDA_VISIBLE_DEVICES:-none} $*"\n'
 
 
-def test_each_gpu_of_the_serving_nodes_has_a_server_at_an_address_of_its_own(desk: Desk) -> None:
-    """Four nodes of eight GPUs, of which two serve; the payload is a stub, the addresses and the token are the script's."""
-    stub = ECHO + '[[ $1 == serve ]] && exec sleep 300; sleep 2; echo "TOLD $AHA_ROLLOUT_SERVERS $AHA_ROLLOUT_TOKEN"\n'
-    desk.site(f"command: {program(desk.folder / 'stub.sh', stub)}\n")
+def four_nodes(desk: Desk) -> tuple[str, str]:
+    """The GRPO script of the four-node recipe, two nodes of which serve, and the job that it has been, to its end."""
     asked = ["grpo.rollout.mode=server", "grpo.rollout.server_count=2"]
     (desk.folder / "runs" / "x" / "slurm").mkdir(parents=True)
     source = ROOT / "recipes" / "qwen2.5-7b-4node.yaml"
     script = next(one for one in desk.scripts(source, *asked, "--run-dir", "runs/x") if "--only grpo" in one)
     job = desk.sbatch(script)
     assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED", log_of(desk, job)
+    return script, job
+
+
+def test_each_gpu_of_the_serving_nodes_has_a_server_at_an_address_of_its_own(desk: Desk) -> None:
+    """Four nodes of eight GPUs, of which two serve; the payload is a stub, the addresses and the token are the script's."""
+    stub = ECHO + '[[ $1 == serve ]] && exec sleep 300; sleep 2; echo "TOLD $AHA_ROLLOUT_SERVERS $AHA_ROLLOUT_TOKEN"\n'
+    desk.site(f"command: {program(desk.folder / 'stub.sh', stub)}\n")
+    script, job = four_nodes(desk)
     lines = [line.split() for line in log_of(desk, job).splitlines()]
     (told, other) = (line for line in lines if line[:1] == ["TOLD"])
     stubs = [line for line in lines if line[:1] == ["STUB"]]
@@ -117,12 +123,7 @@ def test_nodes_of_another_kind_serve_and_come_back_with_the_job(desk: Desk) -> N
     stub = ECHO + "[[ $1 == serve ]] && exec sleep 300; sleep 2; [[ ${SLURM_RESTART_COUNT:-0} == 1 ]] || exit 75\n"
     called = program(desk.folder / "stub.sh", stub)
     desk.site(f"command: {called}\nscratch: {desk.folder}\nserving: {{partition: urgent, cpus: 2}}\n")
-    asked = ["grpo.rollout.mode=server", "grpo.rollout.server_count=2"]
-    (desk.folder / "runs" / "x" / "slurm").mkdir(parents=True)
-    source = ROOT / "recipes" / "qwen2.5-7b-4node.yaml"
-    script = next(one for one in desk.scripts(source, *asked, "--run-dir", "runs/x") if "--only grpo" in one)
-    job = desk.sbatch(script)
-    assert desk.cluster.wait_for(job, *ENDS)["JobState"] == "COMPLETED", log_of(desk, job)
+    _, job = four_nodes(desk)
     told = log_of(desk, job)
     assert "saved; back into the queue for attempt 2" in told and "attempt 2 of at most 3" in told, told
     stubs = [line.split() for line in told.splitlines() if line.startswith("STUB")]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,12 +33,6 @@ class Place:
     seconds: float
     """Of silence, after which the others are taken for lost."""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def after(self, ranks: int) -> Place:
-        return replace(self, rank=self.rank + ranks)
-
 
 class Channel:
     """A group of processes, of which the first sends weights and the others receive them.
@@ -56,7 +50,6 @@ class Channel:
             self._group: Any = dist.ProcessGroupNCCL(store, place.rank, place.size, options)
         else:
             self._group = dist.ProcessGroupGloo(store, place.rank, place.size, patience)
-        self.backend = place.backend
         self._device = torch.device("cuda" if place.backend == "nccl" else "cpu")
 
     def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:

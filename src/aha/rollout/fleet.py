@@ -166,7 +166,7 @@ class Fleet:
             answers, rank = [], 1
             for member, width in zip(self.members, widths, strict=True):
                 theirs = dataclasses.replace(place, host=member.sees(), rank=rank)
-                asked = {"version": version, "fingerprint": self._fingerprint, "place": theirs.as_json()}
+                asked = {"version": version, "fingerprint": self._fingerprint, "place": dataclasses.asdict(theirs)}
                 answers.append(self._begin(member, "/join", asked))
                 rank += width
             channel = Channel(place, store)

@@ -1,4 +1,4 @@
-"""An engine that is cut over several devices (`tensor_parallel`): a process for each, which make the same calls in the same order.
+"""An engine that is cut over several devices (`tensor_parallel`): one process each, all making the same calls in one order.
 
 vLLM's launcher for this (`external_launcher`) gives every process a whole engine, scheduler included, and a slice of each
 matrix (Megatron-LM, arXiv:1909.08053). They stay together as long as all of them hear the same calls, because a schedule
@@ -7,6 +7,7 @@ depends on nothing else. The first process is the rollout server. It tells a cal
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import socket
@@ -86,7 +87,7 @@ class WideEngine:
 
     def join(self, place: Place) -> None:
         for number, other in enumerate(self._others, 1):
-            other.send(("join", (place.after(number),)))
+            other.send(("join", (dataclasses.replace(place, rank=place.rank + number),)))
         self._engine.join(place)
         self._hear()
 

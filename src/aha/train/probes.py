@@ -52,8 +52,8 @@ class Probes:
         longest: int,
         warn: Callable[[str], None] | None = None,
     ):
-        """`score` is the engine's: logprobs of every token but the first, at temperature 1, of at most `longest` tokens. With `warn` a disagreement is
-        said (the first in full) and counted, and the run goes on."""
+        """`score` is the engine's: logprobs of every token but the first, at temperature 1, of at most `longest` tokens.
+        With `warn` a disagreement is said (the first in full) and counted, and the run goes on."""
         self._trainer = trainer
         self._score = score
         self._sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
@@ -190,8 +190,9 @@ class Probes:
     @property
     def _resolution(self) -> float:
         assert self._first is not None
-        alike = not self._exact or self.dtype == torch.float32
-        return max(1e-6, ROUNDINGS * self._first.rounded) if alike else RESOLUTION
+        if self._exact and self.dtype != torch.float32:
+            return RESOLUTION
+        return max(1e-6, ROUNDINGS * self._first.rounded)
 
     def _arrived(self, before: Sight, now: Sight) -> bool:
         found = arrival(before, now, self._rounded)
