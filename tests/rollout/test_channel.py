@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from rollout.test_server import TOLERANCE, Trainer, served
+from rollout.test_server import TOLERANCE, Trainer, served, wait_until_said
 
 from aha.errors import EngineError
 from aha.rollout.fleet import TRIES, Fleet
@@ -92,7 +92,7 @@ def test_a_server_that_is_lost_in_the_middle_of_a_broadcast_gets_the_weights_whe
     engine.sync(struck())
     assert trainer.distance(engine) < TOLERANCE
     assert "these weights go to each server over HTTP, the broadcast broke off" in words(said), said
-    assert "server 0 is back, with the current weights" in words(said), said
+    wait_until_said(said, "rollouts: server 0 is back, with the current weights")
     trainer.step()
     engine.sync(trainer.model.named_parameters())
     assert trainer.distance(engine) < TOLERANCE

@@ -8,6 +8,7 @@ behind the same worker.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -110,6 +111,14 @@ def strike(fleet: Fleet, blow: int, pid: int | None = None) -> None:
     os.kill(pid or process.pid, blow)
 
 
+def wait_until_said(said: list[str], line: str) -> None:
+    """By the thread that looks after a server: it may come after the answer of a server that is already back."""
+    until = time.monotonic() + 60
+    while line not in said:
+        assert time.monotonic() < until, said
+        time.sleep(0.05)
+
+
 def require_weights_arrive(trainer: Trainer, engine: ServedEngine) -> None:
     """Before and after a step of the trainer, which the engine does not know of until the sync."""
     engine.sync(trainer.model.named_parameters())
@@ -140,8 +149,9 @@ def test_a_server_that_is_lost_while_it_draws_comes_back_with_the_current_weight
     assert not any(future.done() for future in futures), "it was struck too late: this proves nothing"
     assert [future.result(timeout=60) for future in futures] == undisturbed
     assert trainer.distance(engine) < TOLERANCE
+    wait_until_said(said, "rollouts: server 0 is back, with the current weights")
     said = [line for line in said if "weights go to" not in line]
-    assert len(said) == 2 and said[1] == "rollouts: server 0 is back, with the current weights"
+    assert len(said) == 2
     assert ("was killed by signal 9" if blow == signal.SIGKILL else "has been silent for 1.5 s") in said[0]
 
 
@@ -165,7 +175,24 @@ def test_a_given_server_that_was_started_again_gets_the_weights_before_it_answer
         strike(owner, signal.SIGKILL)
         assert all(future.result(timeout=60) for future in futures)
         assert trainer.distance(engine) < TOLERANCE
-    assert said[-1] == "rollouts: given was started again; it has the current weights"
+        wait_until_said(said, "rollouts: given is back, with the current weights")
+
+
+def test_a_server_that_dies_twice_while_it_takes_weights_is_started_twice(
+    trainer: Trainer, server: tuple[Fleet, ServedEngine, list[str]]
+) -> None:
+    """Whoever sends weights holds their lock, and whoever starts the server again must not need it."""
+    fleet, engine, said = server
+    engine.sync(trainer.model.named_parameters())
+    member = fleet.members[0]
+    with fleet._lock:
+        for _ in range(2):
+            assert member.process is not None
+            member.process.kill()
+            member.process.wait()
+            fleet.patiently(member, "taking new weights", functools.partial(fleet._push, member))
+    assert trainer.distance(engine) < TOLERANCE
+    wait_until_said(said, "rollouts: server 0 is back, with the current weights")
 
 
 def test_a_given_server_is_asked_for_its_checkpoint_and_waited_for_until_the_deadline(

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from rollout.test_server import LIMITS, LONG, TOLERANCE, Trainer, require_weights_arrive, served, strike
+from rollout.test_server import (
+    LIMITS,
+    LONG,
+    TOLERANCE,
+    Trainer,
+    require_weights_arrive,
+    served,
+    strike,
+    wait_until_said,
+)
 
 from aha.errors import EngineError
 from aha.rollout.engine import EngineChoice
@@ -79,8 +88,8 @@ def test_a_slice_that_is_lost_takes_its_server_with_it_and_both_come_back(
     assert not any(future.done() for future in futures), "it was struck too late: this proves nothing"
     assert [future.result(timeout=200) for future in futures] == undisturbed
     assert not psutil.pid_exists(old.pid), "a slice outlived its server"
+    wait_until_said(said, "rollouts: server 0 is back, with the current weights")
     said = [line for line in said if "weights go to" not in line]
-    assert said[-1] == "rollouts: server 0 is back, with the current weights", said
     assert ("ended with exit code 1" if blow == signal.SIGKILL else "for 5 s") in said[0], said
 
 

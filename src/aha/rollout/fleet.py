@@ -256,16 +256,24 @@ class Fleet:
             return
         if found["silent"] > self.patience.silence and member.process:
             self._restart(member, f"has not moved for {self.patience.silence:g} s")
-        elif member.given and self._count and not found["version"]:
+        elif self._count and not found["version"]:
             self._renew(member)
+        elif member.back:
+            member.back = False
+            self.say(f"rollouts: {member.name} is back, with the current weights")
 
     def _renew(self, member: Member) -> None:
-        """A server that is not ours was started again by whoever owns it."""
-        with self._lock:  # it may just be taking weights
-            if not calls.health(*member.where(), self.patience.silence)["version"]:
-                self._channel = None
-                self._push(member)
-                self.say(f"rollouts: {member.name} was started again; it has the current weights")
+        """Give the weights to a server that was started again, by us or by its owner.
+
+        Whoever holds the lock is sending them to this server too, and may be waiting for this thread to start it once more.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if not calls.health(*member.where(), self.patience.silence)["version"]:
+                    self._channel, member.back = None, True
+                    self._push(member)
+            finally:
+                self._lock.release()
 
     def _restart(self, member: Member, why: str) -> None:
         with member.lock:
@@ -277,10 +285,7 @@ class Fleet:
                 raise EngineError(f"{member.name} {why}, and has been restarted {RESTARTS} times{member.last_words()}")
             self.say(f"rollouts: {member.name} {why}; it is started again")
             member.start()
-        self._await_start(member)
-        if self._count:
-            self._push(member)
-        self.say(f"rollouts: {member.name} is back, with the current weights")
+            member.back = True
 
 
 def _kept(

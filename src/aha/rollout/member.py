@@ -37,6 +37,7 @@ class Member:
         self.lock = threading.Lock()  # of its process
         self.started = 0
         self.failed: str | None = None
+        self.back = False  # started again, and not yet seen with weights
 
     def where(self) -> tuple[str, int]:
         """Host and port. Raises ConnectionError while the server is not up."""
