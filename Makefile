@@ -8,6 +8,8 @@ OVERRIDES ?=
 NAME :=
 DATA :=
 CLUSTER ?= site.yaml
+# pytest-xdist: a file on each of two cores, in the order of tests/conftest.py.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-long check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-memory test-gpu recipes rewards \
 	reward reward-check $(RECIPES)
@@ -24,11 +26,11 @@ setup:  ## make .venv: the CUDA set where there is an NVIDIA GPU, the CPU set el
 
 demo: tiny  ## the embedded default: three stages with real vLLM, in minutes
 
-test: setup  ## set up and run the tests
-	.venv/bin/python -m pytest
+test: setup  ## set up and run the tests, two files at a time
+	.venv/bin/python -m pytest $(BESIDE)
 
 test-long: setup  ## the tests that take long: several processes, rollout servers, a real Slurm on virtual nodes
-	.venv/bin/python -m pytest -m long
+	.venv/bin/python -m pytest -m long $(BESIDE)
 
 test-gpu: setup  ## on a GPU: each kernel and stage against torch, memory and tokens/s with and without Liger
 	.venv/bin/python -m pytest tests/gpu -rs -s

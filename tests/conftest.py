@@ -1,25 +1,58 @@
-"""What many tests share: one finished run of the nano recipe."""
+"""What many tests share: one finished run of the nano recipe; and that they may run two files at a time.
+
+A test mostly waits for imports, on one core. `make test` gives the other core to another file.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from nano import NANO, aha
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two runs of two threads each, on two cores, would wait for each other's
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LONGEST = (
+    "test_fused_is_plain.py",
+    "test_check.py",
+    "test_resume.py",
+    "test_probes.py",
+    "test_bad_input.py",
+    "test_server.py",
+    "test_doctor.py",
+    "test_report.py",
+    "test_weight_sync.py",
+    "test_layer_kernels.py",
+    "test_parity.py",
+    "test_lora.py",
+)
+"""They come first, so that none of them is left over for one core in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the nano recipe in it."""
-    folder = tmp_path_factory.mktemp("nano")
-    (folder / "nano.yaml").write_text(NANO)
-    return folder
+    """A folder with the nano recipe in it, the same for all that run side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "nano").mkdir(exist_ok=True)
+    (folder / "nano" / "nano.yaml").write_text(NANO)
+    return folder / "nano"
 
 
 @pytest.fixture(scope="session")
 def finished(nano: Path) -> Path:
     """The run directory of the nano recipe, run to its end with real vLLM."""
-    done = aha("run", "nano.yaml", cwd=nano)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (nano / "first_output.txt").write_text(done.stdout)
+    with FileLock(nano / "lock"):
+        if not (nano / "first_output.txt").exists():
+            done = aha("run", "nano.yaml", cwd=nano)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (nano / "first_output.txt").write_text(done.stdout)
     return nano / "runs" / "nano"

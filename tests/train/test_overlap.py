@@ -141,7 +141,7 @@ def test_the_pipelined_gradient_is_the_synchronous_one(tmp_path: Path, algorithm
         ]
     losses = [[row["loss"] for row in read_metrics(run.folder / "metrics.jsonl")] for run in runs]
     assert losses[0]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=1e-8)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=1e-7), "float32 of what sums to nothing"
 
 
 def test_asynchronous_completions_are_one_step_old_and_corrected_for_it(tmp_path: Path) -> None:
