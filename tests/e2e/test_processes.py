@@ -1,7 +1,8 @@
 """Two processes train what one trains: ddp, ZeRO-2 and ZeRO-3, each through the three stages, with real vLLM.
 
 One run of each, float32, on CPU over gloo. Each way is interrupted once and goes on: that it ends where the undisturbed
-single process ends shows resuming too. Distillation trains adapters, the other stages whole models.
+single process ends shows resuming too. Distillation trains adapters, the other stages whole models;
+`AHA_LORA=cpt,distill,grpo` names the stages that do.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ distill:
   batch_size: 8
   learning_rate: 1e-2
   save_every: 4
-  lora: {{rank: 4, alpha: 8}}
 grpo:
   data: [{{builtin: arithmetic/problems, rows: 40}}]
   rewards: {{think_format: 0.5, {ROOT / "tests" / "digit_share.py"}: 1.0}}
@@ -53,6 +53,8 @@ grpo:
   save_every: 2
   rollout: {{max_tokens: 16, max_prompt_tokens: 40}}
 """
+for stage in os.environ.get("AHA_LORA", "distill").split(","):
+    SMALL = SMALL.replace(f"\n{stage}:\n", f"\n{stage}:\n  lora: {{rank: 4, alpha: 8}}\n")
 WAYS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine, stage 2", "zero3": "DeepSpeedEngine, stage 3"}
 STAGES = {"1-cpt": 24, "2-distill": 12, "3-grpo": 4}
 ATOL, RTOL = 5e-6, 1e-5

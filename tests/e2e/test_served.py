@@ -32,7 +32,9 @@ def test_an_asynchronous_run_that_is_killed_as_a_whole_ends_with_the_same_weight
 ) -> None:
     """What was being drawn is in the checkpoint, with the version that drew it."""
     for name in ("whole", "killed"):
-        (tmp_path / f"{name}.yaml").write_text(grpo_alone(finished, "mode: server, overlap: async"))
+        (tmp_path / f"{name}.yaml").write_text(
+            grpo_alone(finished, "mode: server, overlap: async, engine: transformers")
+        )
     whole = aha("run", "whole.yaml", cwd=tmp_path)
     assert whole.returncode == 0, whole.stdout + whole.stderr
     stage = tmp_path / "runs" / "killed" / "3-grpo"
