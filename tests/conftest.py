@@ -37,22 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the nano recipe in it, the same for all that run side by side."""
-    folder = tmp_path_factory.getbasetemp()
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of the nano recipe, run to its end with real vLLM: once for all that run side by side."""
+    shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    (folder / "nano").mkdir(exist_ok=True)
-    (folder / "nano" / "nano.yaml").write_text(NANO)
-    return folder / "nano"
-
-
-@pytest.fixture(scope="session")
-def finished(nano: Path) -> Path:
-    """The run directory of the nano recipe, run to its end with real vLLM."""
-    with FileLock(nano / "lock"):
+        shared = shared.parent
+    nano = shared / "nano"
+    with FileLock(shared / "nano.lock"):
         if not (nano / "first_output.txt").exists():
+            nano.mkdir(exist_ok=True)
+            (nano / "nano.yaml").write_text(NANO)
             done = aha("run", "nano.yaml", cwd=nano)
             assert done.returncode == 0, done.stdout + done.stderr
             (nano / "first_output.txt").write_text(done.stdout)
     return nano / "runs" / "nano"
+
+
+@pytest.fixture(scope="session")
+def nano(finished: Path) -> Path:
+    """The folder with the nano recipe and its run."""
+    return finished.parents[1]

@@ -54,6 +54,7 @@ grpo:
   rollout: {{max_tokens: 16, max_prompt_tokens: 40}}
 """
 for stage in os.environ.get("AHA_LORA", "distill").split(","):
+    assert f"\n{stage}:\n" in SMALL, f"AHA_LORA={stage}: cpt, distill and grpo are the stages"
     SMALL = SMALL.replace(f"\n{stage}:\n", f"\n{stage}:\n  lora: {{rank: 4, alpha: 8}}\n")
 WAYS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine, stage 2", "zero3": "DeepSpeedEngine, stage 3"}
 STAGES = {"1-cpt": 24, "2-distill": 12, "3-grpo": 4}

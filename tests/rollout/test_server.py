@@ -112,9 +112,9 @@ def strike(fleet: Fleet, blow: int, pid: int | None = None) -> None:
 
 
 def wait_until_said(said: list[str], line: str) -> None:
-    """By the thread that looks after a server: it may come after the answer of a server that is already back."""
+    """As the last line. By the thread that looks after a server: it may come after the answer of a server that is already back."""
     until = time.monotonic() + 60
-    while line not in said:
+    while said[-1:] != [line]:
         assert time.monotonic() < until, said
         time.sleep(0.05)
 

@@ -214,7 +214,7 @@ class Fleet:
     def _await_start(self, member: Member) -> None:
         """Until the server answers. Raises EngineError when it ends instead, or when the deadline passes."""
         until = time.monotonic() + self.patience.deadline
-        while not self._over.is_set():
+        while True:
             try:
                 calls.health(*member.where(), self.patience.silence)
                 return
@@ -226,7 +226,7 @@ class Fleet:
                         f"no rollout server answers as {member.name} within {self.patience.deadline:g} s: "
                         f"{error or type(error).__name__}{member.last_words()}"
                     ) from error
-            self._over.wait(LOOK)
+            time.sleep(LOOK)
 
     def _look_after(self, member: Member) -> None:
         """The thread of one server: until the fleet is dissolved or the server is given up."""
