@@ -11,7 +11,7 @@ CLUSTER ?= site.yaml
 # pytest-xdist: a file on each of two cores, in the order of tests/conftest.py.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-long check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-memory test-gpu recipes rewards \
+.PHONY: help setup demo test test-long check plan run eval submit status logs cancel report doctor bench bench-rewards bench-algorithms bench-overlap bench-memory test-gpu recipes rewards \
 	reward reward-check $(RECIPES)
 .DEFAULT_GOAL := help
 
@@ -70,6 +70,9 @@ bench-rewards: setup  ## how fast and how rightly answers are verified, against 
 
 bench-algorithms: setup  ## every algorithm on 3 seeds of the tiny recipe: about an hour on 2 cores [OVERRIDES="grpo.steps=20"]
 	@$(AHA) $@ $(OVERRIDES)
+
+bench-overlap: setup  ## RUN=runs/x: GRPO steps with completions drawn before and beside the training [OVERRIDES="hardware.threads=1"]
+	@$(AHA) $@ $(or $(RUN),runs/$(basename $(notdir $(RECIPE)))) $(OVERRIDES)
 
 bench-memory: setup  ## what a training step takes on a CPU, against TRL's stock path
 	@$(AHA) $@

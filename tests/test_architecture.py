@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "rewards", "models", "health"),
     ("train", "rollout", "handoff"),
     ("stages", "evals", "report", "bench", "bench_rewards", "reward_kit"),  # reward_kit joins data and rewards
-    ("pipeline", "launch", "slurm", "bench_algorithms"),
+    ("pipeline", "launch", "slurm", "bench_algorithms", "bench_overlap"),
     ("cli", "cli_rewards", "watch", "terminal"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -51,6 +51,7 @@ BESIDE = {
     ("slurm", "pipeline"),  # a run is claimed as it is when it runs here
     ("slurm", "launch"),
     ("bench_algorithms", "pipeline"),  # it compares whole runs
+    ("bench_overlap", "pipeline"),  # so does this
     ("cli", "watch"),
     ("cli", "cli_rewards"),  # the command line in two files: runs, and rewards
     ("cli", "terminal"),

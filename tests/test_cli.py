@@ -261,6 +261,7 @@ def test_help() -> None:
         "bench",
         "bench-rewards",
         "bench-algorithms",
+        "bench-overlap",
         "bench-memory",
         "rescore",
     }

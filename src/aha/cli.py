@@ -9,6 +9,7 @@ aha doctor RUN       what is wrong with a run, and which line of the recipe to c
 aha bench RUN        how fast it was, against what the machine can do
 aha bench-rewards    how fast and how rightly answers are verified, against TRL and math-verify
 aha bench-algorithms every algorithm from one start, on several seeds: a plot and a table
+aha bench-overlap RUN how much faster GRPO is when completions are drawn beside the training
 aha bench-memory     what a training step takes on a CPU, against TRL's stock path
 aha submit RECIPE    give what is missing to Slurm, one job for each stage and evaluation
 aha status RUN       where it stands, and why what waits waits
@@ -32,7 +33,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.table import Table
 
-from aha import __version__, cli_rewards, launch, pipeline, slurm
+from aha import __version__, bench_overlap, cli_rewards, launch, pipeline, slurm
 from aha.bench_algorithms import FOLDER, HEAD, Bench, write_up
 from aha.errors import AhaError, Mistake, RecipeError, RunDirError, StageError
 from aha.health import examine
@@ -310,19 +311,11 @@ def bench(
     run_dir: Annotated[
         Path, typer.Argument(help="the directory of a finished run, for example runs/tiny", metavar="RUN")
     ],
-    rollouts: Annotated[
-        bool, typer.Option("--rollouts", help="instead: synchronous, pipelined and asynchronous GRPO steps, compared")
-    ] = False,
-    steps: Annotated[int, typer.Option(help="GRPO steps of each, with --rollouts")] = 12,
 ) -> None:
     """Measure a finished run's speed.
 
-    The machine's matmul peak, the share of it that training reached, and vLLM against transformers.generate. With
-    --rollouts a few GRPO steps are trained in each way to draw completions; RUN/overlap.svg shows who worked when.
+    The machine's matmul peak, the share of it that training reached, and vLLM against transformers.generate.
     """
-    if rollouts:
-        _show_overlaps(pipeline.measure_rollouts(run_dir, steps))
-        return
     figures = pipeline.measure_speed(run_dir)
     for dtype, peak in figures["matmul_gflops"].items():
         _say(f"matmul peak {dtype:<9} {peak:,.0f} GFLOP/s")
@@ -330,16 +323,6 @@ def bench(
         _say(f"{stage:<21} " + "  ".join(_figure(name, value) for name, value in found.items()))
     speeds = figures["rollout_tokens_per_second"]
     _say(f"{'rollouts':<21} " + "  ".join(_figure(name, value) for name, value in speeds.items()))
-
-
-def _show_overlaps(figures: dict[str, dict[str, float]]) -> None:
-    """Seconds of a step, of what the trainer and the servers spend in one, and how much of that was at the same time."""
-    phases = ("wait", "sync", "reward", "score", "train", "draw")
-    table = Table("rollouts", "s/step", *phases, "overlap", box=None, pad_edge=False)
-    for name, found in figures.items():
-        seconds = [found.get("seconds_per_step", 0.0), *(found.get(f"seconds/{phase}", 0.0) for phase in phases)]
-        table.add_row(name, *(f"{value:.3f}" for value in seconds), f"{found.get('overlap', 0.0):.0%}")
-    console.print(table)
 
 
 def _figure(name: str, value: float) -> str:
@@ -403,6 +386,32 @@ def _collecting(events: Iterator[Event], figures: list[dict[str, Any]]) -> Itera
     for event in events:
         figures += [event.facts["figures"]] if "figures" in event.facts else []
         yield event
+
+
+@app.command(name="bench-overlap")
+def bench_overlaps(
+    run_dir: Annotated[
+        Path, typer.Argument(help="the directory of a finished run, for example runs/tiny", metavar="RUN")
+    ],
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(help="GRPO steps of each", min=bench_overlap.WARM_UP + 2)] = 12,
+    repeats: Annotated[int, typer.Option(help="how often the ways take turns", min=1)] = 3,
+) -> None:
+    """Compare the ways to draw completions.
+
+    A few GRPO steps of the run, drawn in the trainer's process, by a synchronous server, and overlapped: pipelined and
+    asynchronous. Medians over the turns; the ratios are against the synchronous server. RUN/overlap.svg shows who worked
+    when. Two processes on two cores want one thread each: hardware.threads=1.
+    """
+    bench = bench_overlap.Bench(run_dir, steps, repeats, overrides or [])
+    for planned in bench.plans():
+        _say(f"\n{planned.run_dir}")
+        watch(pipeline.execute(planned), console)
+    shown = Table(*bench_overlap.HEAD, box=None, pad_edge=False)
+    for row in bench_overlap.table(bench_overlap.write_up(bench)):
+        shown.add_row(*row)
+    console.print(shown)
+    _say(f"{run_dir}/overlap.svg, {run_dir}/overlap.json")
 
 
 @app.command(name="bench-memory")

@@ -24,10 +24,7 @@ from aha.child import FAILURES, failure_file, first_cause
 from aha.environment import describe_environment
 from aha.errors import StageError
 from aha.recipe import EvalPlan, Plan, Recipe, StagePlan, dump_recipe, make_plan, recipe_hash, require_fit
-from aha.recipe.overlaps import ways_to_draw
 from aha.report import write_report
-from aha.report.plots import timelines_svg
-from aha.report.timeline import read_timeline, summary
 from aha.rewards.load import check_params, read_entry
 from aha.rewards.scorer import DEADLINE
 from aha.rundir import STAGES, RunDir, read_json, read_object, write_json, write_text
@@ -197,31 +194,6 @@ def measure_speed(root: Path) -> dict[str, Any]:
     if process.returncode != 0:
         raise _failed(process.returncode, read_object(root / "bench-failure.json"), log, "bench", _lines(log))
     return read_json(root / "bench.json")
-
-
-def measure_rollouts(root: Path, steps: int) -> dict[str, dict[str, float]]:
-    """The GRPO stage of a finished run again, a few steps of it in each way to overlap, one after the other.
-
-    Leaves a run for each in `overlap/`, with `overlap.json` and `overlap.svg` beside them. Raises StageError when the
-    run has no finished GRPO stage or one of them fails, RecipeError when its batch cannot be pipelined.
-    """
-    plan_file = root / "plan.json"
-    plan = Plan.model_validate_json(plan_file.read_text()) if plan_file.exists() else None
-    stage = next((stage for stage in plan.stages if stage.name == "grpo"), None) if plan else None
-    if plan is None or stage is None or RunDir(root).done("grpo") is None:
-        raise StageError(f"{root} has no finished GRPO stage to repeat")
-    parent = root / "0-base" if stage.parent == "base" else root / stage.parent / "model"
-    found = {}
-    shutil.rmtree(root / "overlap", ignore_errors=True)
-    for name, recipe in ways_to_draw(plan.recipe, parent, steps).items():
-        folder = root / "overlap" / name.replace(", ", "-")
-        for _ in execute(prepare(recipe, folder, str(root / "recipe.yaml"))):
-            pass
-        found[name] = read_timeline(folder / "3-grpo")
-    figures = {name: summary(steps, skip=2) for name, steps in found.items()}
-    write_json(root / "overlap.json", figures)
-    write_text(root / "overlap.svg", timelines_svg(found))
-    return figures
 
 
 def measure_rewards() -> Iterator[Event]:

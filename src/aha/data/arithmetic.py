@@ -1,4 +1,4 @@
-"""The embedded world of the tiny recipe: whole numbers from 0 to 19, added and taken away.
+"""The embedded world of the tiny recipe: whole numbers from 0 to 14, added and taken away.
 
 It has what each stage needs. *Facts* ("7 + 5 = 12") and worked lines are the text of continued pretraining. *Traces*
 are what a mixed teacher writes: some think step by step, some answer at once, so that the distilled model knows both
@@ -17,7 +17,7 @@ from itertools import count, islice
 from aha.errors import DataError
 from aha.types import Problem
 
-LARGEST = 19
+LARGEST = 14  # 210 facts: what a model of a million weights learns in a minute on two CPU cores
 WORDS = ("Start", "with", "Add", "Take", "away", "What", "is", "the", "result", "?", ".", ";", "+", "-", "=")
 
 
@@ -28,7 +28,7 @@ def vocabulary() -> list[str]:
 
 @dataclass(frozen=True)
 class Chain:
-    """A start value and signed changes whose running total never leaves 0..19.
+    """A start value and signed changes whose running total never leaves 0..LARGEST.
 
     >>> chain = Chain(7, (5, -3))
     >>> chain.question
@@ -75,7 +75,7 @@ class Chain:
 
 
 def draw(rng: random.Random, steps: int) -> Chain:
-    """A random chain of `steps` changes, each between 1 and 19, never leaving 0..19."""
+    """A random chain of `steps` changes, none of them 0, never leaving 0..LARGEST."""
     total = start = rng.randint(0, LARGEST)
     changes = []
     for _ in range(steps):

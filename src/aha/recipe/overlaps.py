@@ -1,4 +1,4 @@
-"""The ways to draw completions: in words, and a recipe's GRPO stage in each of them for `aha bench RUN --rollouts`."""
+"""The ways to draw completions: in words, and a recipe's GRPO stage in each of them for `aha bench-overlap RUN`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from aha.recipe.batch import micro_batch
 from aha.recipe.check import check
 from aha.recipe.schema import Grpo, Recipe, Rollout
 
+SYNCHRONOUS = "server, synchronous"
 WAYS = {
     "colocate": {"mode": "colocate", "overlap": "none"},
-    "server, synchronous": {"mode": "server", "overlap": "none"},
+    SYNCHRONOUS: {"mode": "server", "overlap": "none"},
     "server, pipelined": {"mode": "server", "overlap": "pipelined"},
     "server, asynchronous": {"mode": "server", "overlap": "async"},
 }
