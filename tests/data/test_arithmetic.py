@@ -21,7 +21,7 @@ def chain_of(worked: str) -> Chain:
 
 
 def held_out_questions() -> set[str]:
-    asked = [(60, [1]), (300, [2]), (300, [3])]
+    asked = [(40, [1]), (300, [2]), (300, [3])]
     return {
         problem.prompt
         for seed in SEEDS
