@@ -73,7 +73,7 @@ def test_medians_of_turns_and_ratios_within_each(finished: Path) -> None:
                 }
                 for step in range(1, 5)
             ]
-            write_jsonl(bench._run(way, turn) / "3-grpo" / "timeline.jsonl", rows)
+            write_jsonl(bench.run_dir(way, turn) / "3-grpo" / "timeline.jsonl", rows)
     figures = write_up(bench)
     assert [found["seconds_per_step"] for found in figures.values()] == pytest.approx([2.0, 2.0, 1.6, 1.0])
     assert [found["times_as_fast"] for found in figures.values()] == pytest.approx([1.0, 1.0, 1.25, 2.0])

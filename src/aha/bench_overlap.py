@@ -56,9 +56,9 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
         for turn in range(self.repeats):
             for way, recipe in ways.items():
-                yield pipeline.prepare(recipe, self._run(way, turn), str(source))
+                yield pipeline.prepare(recipe, self.run_dir(way, turn), str(source))
 
-    def _run(self, way: str, turn: int) -> Path:
+    def run_dir(self, way: str, turn: int) -> Path:
         return self.folder / f"{way.replace(', ', '-')}-{turn + 1}"
 
 
@@ -67,7 +67,7 @@ def write_up(bench: Bench) -> dict[str, dict[str, float]]:
 
     `times_as_fast` compares with the synchronous server of the same turn.
     """
-    turns = [{way: read_timeline(bench._run(way, turn) / "3-grpo") for way in WAYS} for turn in range(bench.repeats)]
+    turns = [{way: read_timeline(bench.run_dir(way, turn) / "3-grpo") for way in WAYS} for turn in range(bench.repeats)]
     measured = [{way: summary(steps, skip=WARM_UP) for way, steps in turn.items()} for turn in turns]
     figures = {}
     for way in WAYS:
