@@ -68,7 +68,7 @@ bench: setup  ## how fast RUN=runs/x was, against what this machine can do
 bench-rewards: setup  ## how fast and how rightly answers are verified, against TRL and math-verify
 	@$(AHA) $@
 
-bench-algorithms: setup  ## every algorithm on 3 seeds of the tiny recipe: about an hour on 2 cores [OVERRIDES="grpo.steps=20"]
+bench-algorithms: setup  ## every algorithm on 3 seeds of the tiny recipe: 40 minutes on 2 cores [OVERRIDES="grpo.steps=20"]
 	@$(AHA) $@ $(OVERRIDES)
 
 bench-overlap: setup  ## RUN=runs/x: GRPO steps with completions drawn before and beside the training [OVERRIDES="hardware.threads=1"]
