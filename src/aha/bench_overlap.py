@@ -24,7 +24,6 @@ from aha.rundir import RunDir, write_json, write_text
 WARM_UP = 2
 """Steps at the start of each run that are not counted."""
 PHASES = ("wait", "sync", "reward", "score", "train", "draw")
-HEAD = ("rollouts", "s/step", *PHASES, "overlap", "times as fast", "lowest", "highest")
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,13 @@ def write_up(bench: Bench) -> dict[str, dict[str, float]]:
 
 
 def table(figures: dict[str, dict[str, float]]) -> list[list[str]]:
-    """A row for each way, under HEAD: seconds of a step and of its phases, shares, ratios."""
+    """A column for each way: seconds of a step and of its phases, the shared time, and the ratio with its range."""
+    rows = {"seconds of a step": "seconds_per_step"} | {f"· {phase}": f"seconds/{phase}" for phase in PHASES}
+    ways = list(figures.values())
     return [
-        [
-            way,
-            *(f"{found[name]:.3f}" for name in ("seconds_per_step", *(f"seconds/{phase}" for phase in PHASES))),
-            f"{found['overlap']:.0%}",
-            *(f"{found[name]:.2f}" for name in ("times_as_fast", "times_as_fast/lowest", "times_as_fast/highest")),
-        ]
-        for way, found in figures.items()
+        ["", *(way.replace(", ", "\n") for way in figures)],
+        *([words, *(f"{found[name]:.3f}" for found in ways)] for words, name in rows.items()),
+        ["drawn while trained", *(f"{found['overlap']:.0%}" for found in ways)],
+        ["times as fast", *(f"{found['times_as_fast']:.2f}" for found in ways)],
+        ["", *(f"{found['times_as_fast/lowest']:.2f} to {found['times_as_fast/highest']:.2f}" for found in ways)],
     ]

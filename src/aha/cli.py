@@ -407,8 +407,9 @@ def bench_overlaps(
     for planned in bench.plans():
         _say(f"\n{planned.run_dir}")
         watch(pipeline.execute(planned), console)
-    shown = Table(*bench_overlap.HEAD, box=None, pad_edge=False)
-    for row in bench_overlap.table(bench_overlap.write_up(bench)):
+    head, *rows = bench_overlap.table(bench_overlap.write_up(bench))
+    shown = Table(*head, box=None, pad_edge=False)
+    for row in rows:
         shown.add_row(*row)
     console.print(shown)
     _say(f"{run_dir}/overlap.svg, {run_dir}/overlap.json")
