@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aha.recipe import Plan, Recipe, StagePlan, batch, describe, make_plan
+from aha.recipe.overlaps import in_words
 
 Load = Callable[..., Recipe]
 RUN = Path("runs/small")
@@ -264,3 +265,24 @@ def test_in_words(plan: Planner) -> None:
     assert rows[4].device == "8 × cuda" and rows[4].steps == "80" and rows[4].tokens_per_step == "24,576"
     assert rows[5].input == "3-grpo" and rows[5].batch == "one_step × 4 samples"
     assert describe(plan("distill.steps=", "distill.epochs=1"))[2].steps == "once packed"
+
+
+TOGETHER = "; all {} of a server are drawn at a time, and end nearly together: try grpo.rollout.max_sequences={}"
+
+
+@pytest.mark.parametrize(
+    ("rollout", "where", "end"),
+    [
+        ("mode=colocate", "in the trainer's process, synchronous", "waits for all completions of a step"),
+        ("server_count=2 overlap=async", "2 servers of the stage's own, asynchronous", "one step older"),
+        ("overlap=pipelined max_sequences=64", "1 server of the stage's own, pipelined", "are drawn"),
+        ("overlap=pipelined", "1 server of the stage's own, pipelined", TOGETHER.format(256, 64)),
+        ("overlap=pipelined server_count=16", "16 servers", TOGETHER.format(16, 8)),
+        ("overlap=pipelined servers=[a:1,b:1]", "servers a:1, b:1", TOGETHER.format(128, 32)),
+    ],
+)
+def test_how_completions_are_drawn(plan: Planner, rollout: str, where: str, end: str) -> None:
+    grpo = plan("grpo.rollout.mode=server", *(f"grpo.rollout.{one}" for one in rollout.split())).recipe.grpo
+    assert grpo is not None
+    words = in_words(grpo)
+    assert words.startswith(where) and words.endswith(end), words

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from aha.errors import RecipeError
 from aha.recipe.batch import micro_batch
 from aha.recipe.check import check
-from aha.recipe.schema import Grpo, Recipe, Rollout
+from aha.recipe.schema import Grpo, Recipe
 
 SYNCHRONOUS = "server, synchronous"
 WAYS = {
@@ -26,17 +27,23 @@ IN_WORDS = {
 }
 
 
-def in_words(rollout: Rollout, servers: Sequence[str] = ()) -> str:
+def in_words(block: Grpo, servers: Sequence[str] = ()) -> str:
     """How completions are drawn, for the plan and the log; `servers` stand for those that the recipe names.
 
-    >>> in_words(Rollout(mode="server", server_count=2, overlap="pipelined"))
-    "2 servers of the stage's own, pipelined: finished groups are trained while others are drawn"
+    Says too where `pipelined` has nothing to train early, because an engine draws the whole step at a time.
     """
+    rollout = block.rollout
     if rollout.mode == "colocate":
         return f"in the trainer's process, {IN_WORDS['none']}"
     given, count = servers or rollout.servers, rollout.server_count
     where = f"servers {', '.join(given)}" if given else f"{count} server{'s' * (count > 1)} of the stage's own"
-    return f"{where}, {IN_WORDS[rollout.overlap]}"
+    each = math.ceil(block.prompts_per_step * block.group_size / (len(given) or count))
+    together = rollout.overlap == "pipelined" and rollout.max_sequences >= each
+    early = max(block.group_size, each // 4)
+    hint = (
+        f"; all {each} of a server are drawn at a time, and end nearly together: try grpo.rollout.max_sequences={early}"
+    )
+    return f"{where}, {IN_WORDS[rollout.overlap]}" + hint * together
 
 
 def ways_to_draw(recipe: Recipe, parent: Path, steps: int) -> dict[str, Recipe]:

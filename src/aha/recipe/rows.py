@@ -92,7 +92,7 @@ def foretell(plan: Plan, directory: str) -> list[str]:
     if stage is None:
         return []
     grpo = plan.recipe.grpo if stage.name == "grpo" else None
-    served = [f"rollouts from {in_words(grpo.rollout)}"] if grpo and grpo.rollout.mode == "server" else []
+    served = [f"rollouts from {in_words(grpo)}"] if grpo and grpo.rollout.mode == "server" else []
     if plan.prediction is None:
         return served
     found = plan.prediction.stages.get(stage.name)

@@ -31,7 +31,7 @@ def rollout_engine(context: Context, block: Grpo, parent: Checkpoint) -> Iterato
     """
     choice = choose_engine(block.rollout.engine)
     if block.rollout.mode == "colocate":
-        context.say(f"rollouts: {choice.name}, {choice.why}; {in_words(block.rollout)}")
+        context.say(f"rollouts: {choice.name}, {choice.why}; {in_words(block)}")
         yield (
             start_engine(choice, parent.path, limits_of(context.plan.recipe, context.device), context.plan.recipe.seed),
             choice,
@@ -44,7 +44,7 @@ def rollout_engine(context: Context, block: Grpo, parent: Checkpoint) -> Iterato
     with _fleet(context, block, parent, members) as fleet:
         for member in members:
             fleet.check(member, limits_of(context.plan.recipe, context.device).__dict__)
-        context.say(f"rollouts: {choice.name}, {choice.why}; {in_words(block.rollout, given)}")
+        context.say(f"rollouts: {choice.name}, {choice.why}; {in_words(block, given)}")
         yield ServedEngine(fleet, f"{choice.name} server"), choice
 
 
