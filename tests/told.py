@@ -27,9 +27,9 @@ THOUGHT = """
 from aha.rewards.contract import Score, thought
 def score(completion, problem):
     number = int(thought(completion))
-    return Score(None, "declined") if number == 19 else Score(number, "thought")
+    return Score(None, "declined") if number == 13 else Score(number, "thought")
 """
-"""A reward: the number that was thought; a thought of 19 is not judged."""
+"""A reward: the number that was thought; a thought of 13 is not judged."""
 ANSWERED = """
 from aha.rewards.contract import Score, final_answer
 def score(completion, problem):

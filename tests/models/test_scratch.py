@@ -14,7 +14,7 @@ from aha.models.scratch import SPECIAL, make_model, make_tokenizer
 from aha.recipe.schema import FromScratch
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-LINE = "Start with 7 . Add 12 . <think> 7 + 12 = 19 </think> <answer> 19 </answer>"
+LINE = "Start with 7 . Add 5 . <think> 7 + 5 = 12 </think> <answer> 12 </answer>"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "phi3"])

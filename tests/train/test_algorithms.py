@@ -30,7 +30,7 @@ SAID = [
     "<think> 1 </think> <answer> 0 </answer> <|im_end|>",
     "<think> 0 </think> <answer> 2 + 3 = 5 . 5 + 1 = 6 </answer> <|im_end|>",
     "<think> 2 </think> <answer> 2 + 3 =",
-    "<think> 19 </think> <|im_end|>",
+    "<think> 13 </think> <|im_end|>",
     "<think> 0 </think> <answer> 4 </answer> <|im_end|>",
     "<think> 0 </think> <answer> 4 + 4 = 8 </answer> <|im_end|>",
     "<think> 3 </think> <|im_end|>",

@@ -113,7 +113,7 @@ def test_the_tolerance(tolerance: float, rounds: int, rewards: Any, tmp_path: Pa
 
 
 def nobody_is_judged(prompt: str, number: int) -> str:
-    return f"<think> {19 if number_of(prompt) == 1 else number % 2} </think> <answer> {number} </answer> <|im_end|>"
+    return f"<think> {13 if number_of(prompt) == 1 else number % 2} </think> <answer> {number} </answer> <|im_end|>"
 
 
 def test_a_group_that_nobody_could_judge_says_nothing(rewards: Any, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_step_that_cannot_be_filled_is_taken_with_what_there_is(
 ) -> None:
     scorer, block = rewards
     keys = keys_of(block, "dynamic_sampling.rounds=3", "beta=0.5")
-    with told(tmp_path, keys, only_the_first_tells, scorer, problems=min(problems, 18)) as trainer:
+    with told(tmp_path, keys, only_the_first_tells, scorer, problems=min(problems, 14)) as trainer:
         output = step(trainer)
         assert metric(trainer, "rounds") == rounds and metric(trainer, "frac_reward_zero_std") == 0.5
         (remark,) = trainer.said

@@ -16,9 +16,9 @@ from told import ANSWERED, THOUGHT, told
 from aha.train.grpo import GroupTrainer
 
 # What each completion thinks and answers: the first reward pays the thought number, the second the answered one. A
-# thought of 19 is not judged.
-SAID = [(1, 0), (0, 2), (1, 2), (19, 1), (0, 0), (0, 0), (3, 0), (1, 2)]
-LONE = [(1, 0), (19, 2), (19, 2), (19, 1), *SAID[4:]]
+# thought of 13 is not judged.
+SAID = [(1, 0), (0, 2), (1, 2), (13, 1), (0, 0), (0, 0), (3, 0), (1, 2)]
+LONE = [(1, 0), (13, 2), (13, 2), (13, 1), *SAID[4:]]
 EPSILON = 1e-4  # TRL's, beside each standard deviation
 GROUPS = [[0, 1, 2], [4, 5, 6, 7]]  # the judged members
 
