@@ -371,14 +371,23 @@ def bench_algorithms(
     run again. Writes algorithms.png and algorithms.md.
     """
     bench = Bench(recipe, folder, algorithms.split(","), range(seeds), overrides or [])
-    for planned in bench.plans():
+    _run_each(bench.plans())
+    _print_table(HEAD, write_up(bench))
+    _say(f"{folder}/algorithms.png, {folder}/algorithms.md")
+
+
+def _run_each(plans: Iterator[Plan]) -> None:
+    """One run after the other, each under its name."""
+    for planned in plans:
         _say(f"\n{planned.run_dir}")
         watch(pipeline.execute(planned), console)
-    shown = Table(*HEAD, box=None, pad_edge=False)
-    for row in write_up(bench):
+
+
+def _print_table(head: list[str], rows: list[list[str]]) -> None:
+    shown = Table(*head, box=None, pad_edge=False)
+    for row in rows:
         shown.add_row(*row)
     console.print(shown)
-    _say(f"{folder}/algorithms.png, {folder}/algorithms.md")
 
 
 def _collecting(events: Iterator[Event], figures: list[dict[str, Any]]) -> Iterator[Event]:
@@ -404,14 +413,9 @@ def bench_overlaps(
     when. Two processes on two cores want one thread each: hardware.threads=1.
     """
     bench = bench_overlap.Bench(run_dir, steps, repeats, overrides or [])
-    for planned in bench.plans():
-        _say(f"\n{planned.run_dir}")
-        watch(pipeline.execute(planned), console)
+    _run_each(bench.plans())
     head, *rows = bench_overlap.table(bench_overlap.write_up(bench))
-    shown = Table(*head, box=None, pad_edge=False)
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
+    _print_table(head, rows)
     _say(f"{run_dir}/overlap.svg, {run_dir}/overlap.json")
 
 

@@ -263,9 +263,8 @@ def test_a_stale_engine_shows_below_its_own_rounding() -> None:
     old, moved, rounding = noise(1.0), noise(1e-3), noise(1e-2)
     before = Sight(0, old, old + rounding)
     stale = arrival(before, Sight(1, old + moved, old + rounding))
-    assert (
-        stale.share == pytest.approx(0, abs=1e-9) and stale.error == pytest.approx(396**-0.5) and not stale.complete
-    )  # 4 of 400 are left out
+    assert stale.share == pytest.approx(0, abs=1e-9) and not stale.complete
+    assert stale.error == pytest.approx(396**-0.5), "4 of the 400 tokens are left out"
     honest = [arrival(before, Sight(1, old + moved, old + moved + rounding + noise(1e-2))) for _ in range(200)]
     assert max(abs(1 - one.share) / one.error for one in honest) < SURE / 1.5
     assert all(one.complete for one in honest)
