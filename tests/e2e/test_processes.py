@@ -1,4 +1,4 @@
-"""Two processes train what one trains: ddp, ZeRO-2 and ZeRO-3, each through the three stages, with real vLLM.
+"""Two processes train what one trains: ddp, ZeRO-2, ZeRO-3 and FSDP2, each through the three stages, with real vLLM.
 
 One run of each, float32, on CPU over gloo. Each way is interrupted once and goes on: that it ends where the undisturbed
 single process ends shows resuming too. Distillation trains adapters, the other stages whole models;
@@ -21,13 +21,15 @@ import torch
 from nano import ROOT, aha
 from safetensors.torch import load_file
 
+from aha.train.trainer import mixed_bf16
+
 pytestmark = pytest.mark.long
 
 SMALL = f"""\
 name: NAME
 model:
   dtype: float32
-  from_scratch: {{hidden_size: 32, layers: 2, heads: 1, intermediate_size: 64, context: 128}}
+  from_scratch: {{hidden_size: 32, layers: 2, heads: 1, intermediate_size: 64, context: 128, tied: true}}
 hardware: HARDWARE
 cpt:
   data: [{{builtin: arithmetic/texts}}]
@@ -56,7 +58,14 @@ grpo:
 for stage in os.environ.get("AHA_LORA", "distill").split(","):
     assert f"\n{stage}:\n" in SMALL, f"AHA_LORA={stage}: cpt, distill and grpo are the stages"
     SMALL = SMALL.replace(f"\n{stage}:\n", f"\n{stage}:\n  lora: {{rank: 4, alpha: 8}}\n")
-WAYS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine, stage 2", "zero3": "DeepSpeedEngine, stage 3"}
+WAYS = {
+    "ddp": "DistributedDataParallel",
+    "zero2": "DeepSpeedEngine, stage 2",
+    "zero3": "DeepSpeedEngine, stage 3",
+    "fsdp2": "FSDPModule",
+}
+ENDED = {"ddp": ("1-cpt", 10), "zero2": ("1-cpt", 10), "zero3": ("2-distill", 5), "fsdp2": ("2-distill", 5)}
+"""Where each is ended once: the stage, and the step that it had got to."""
 STAGES = {"1-cpt": 24, "2-distill": 12, "3-grpo": 4}
 ATOL, RTOL = 5e-6, 1e-5
 """Of a loss or a gradient norm, float32: sums over processes round differently. Measured: 5e-7 and 1e-6."""
@@ -131,12 +140,12 @@ def one(folder: Path) -> Path:
 def two(folder: Path, request: pytest.FixtureRequest) -> tuple[str, Path, str]:
     """A run of two processes, ended once in the middle of a stage, and gone on with; and what was said of that end.
 
-    ddp: one process is killed in continued pretraining. zero2: Ctrl-C there. zero3: Ctrl-C in distillation.
+    ddp: one process is killed in continued pretraining. zero2: Ctrl-C there. zero3, fsdp2: Ctrl-C in distillation.
     """
     way = request.param
     run = recipe(folder, way, f"{{device: cpu, processes_per_node: 2, threads: 1, parallel: {way}}}")
     process = start(folder, way)
-    stage, step = {"ddp": ("1-cpt", 10), "zero2": ("1-cpt", 10), "zero3": ("2-distill", 5)}[way]
+    stage, step = ENDED[way]
     reach(process, run / stage, step)
     if way == "ddp":
         ranks = json.loads((run / stage / "processes.json").read_text())["ranks"]
@@ -190,10 +199,23 @@ def test_a_checkpoint_is_of_all_processes(two: tuple[str, Path, str]) -> None:
     newest = max((run / "1-cpt" / "checkpoints").glob("step-*"))
     sealed = json.loads((newest / "manifest.json").read_text())["files"]
     parts = ["rng_state_0.pth", "rng_state_1.pth"]
-    if way != "ddp":
+    if way.startswith("zero"):
         parts += [f"rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1)]
     for part in parts:
         assert any(name.endswith(part) for name in sealed), f"{part} is not in {sorted(sealed)}"
+
+
+@pytest.mark.skipif(not mixed_bf16("cpu", "auto"), reason="this CPU would train in float32")
+def test_in_mixed_bfloat16_fsdp_does_not_round_what_grpo_compares(two: tuple[str, Path, str], folder: Path) -> None:
+    """As accelerate sets it up: a mismatch of 0.007, and a loss of 0.001 before any update."""
+    way, run, _ = two
+    if way != "fsdp2":
+        return
+    start_from = f"model={{path: {run / '2-distill' / 'model'}, dtype: auto}}"
+    done = aha("run", "fsdp2.yaml", "name=mixed", start_from, "cpt=", "distill=", "grpo.steps=1", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = rows(folder / "runs" / "mixed" / "3-grpo")[0]
+    assert abs(row["loss"]) < 2e-4 and row["mismatch"] < 2e-3
 
 
 def test_a_process_that_is_killed_ends_the_stage_and_is_named(two: tuple[str, Path, str]) -> None:

@@ -174,19 +174,11 @@ def test_lengths_and_context(refused: Refused) -> None:
             ["device=cuda", "gpus_per_node=8", "parallel=zero2", "processes_per_node=2"],
             "override hardware.processes_per_node=2\n  given     2\n  expected  nothing: with GPUs there is one",
         ),
-        (
-            ["processes_per_node=2", "parallel=fsdp2"],
-            "override hardware.parallel=fsdp2\n  given     fsdp2\n  expected  ddp, zero2 or zero3 on CPU",
-        ),
         (["parallel=ddp"], "override hardware.parallel=ddp\n  given     ddp\n  expected  none: one process"),
         (["parallel=zero3", "device=cuda", "gpus_per_node=1"], "override hardware.parallel=zero3\n  given     zero3\n"),
         (
             ["nodes=2"],
             "small.yaml:3  hardware.parallel\n  given     none\n  expected  one of: ddp, zero2, zero3, fsdp2, for 2 p",
-        ),
-        (
-            ["nodes=2", "parallel=fsdp2"],
-            "override hardware.parallel=fsdp2\n  given     fsdp2\n  expected  ddp, zero2 or zero3",
         ),
     ],
 )

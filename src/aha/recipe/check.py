@@ -307,8 +307,6 @@ def _parallel_fits_the_processes(recipe: Recipe) -> Findings:
         yield Finding(keys, hardware.parallel, "none: one process has nothing to share", "none")
     elif processes > 1 and hardware.parallel == "none":
         yield Finding(keys, "none", f"one of: ddp, zero2, zero3, fsdp2, for {processes} processes", "zero2")
-    elif hardware.parallel == "fsdp2" and device_of(hardware) == "cpu":
-        yield Finding(keys, "fsdp2", "ddp, zero2 or zero3 on CPU: there FSDP quietly becomes DDP", "ddp")
 
 
 def _rollout_fits_the_node(recipe: Recipe) -> Findings:

@@ -22,7 +22,7 @@ The run ends when the engine has not moved and the trainer has; or when the shar
 `SURE` standard errors, and by more than rounding can make it, since the last sync or since the first, over which errors too
 small for one step add up. A float32 engine rounds so little that g itself must be small: then a fault also shows that lies
 across m. The trainer must have moved by more than it rounds itself, or its own rounding is in both m and g. What does not
-grow is for the older rule, `MISMATCH`.
+grow is for `MISMATCH` (train/probes.py).
 
 Honest runs of ten steps (a model of two layers, 391 tokens): in float32 shares of 1.0000 with errors below 0.0001, in
 bfloat16 0.993 to 1.002 with errors of 0.002 and at most 3.5 errors from 1. Stale engines: 0.00, and 20 errors from 1.
@@ -40,7 +40,7 @@ SURE, MISSING, ROUNDED = 6.0, 0.05, 3.0
 """Standard errors; share of an update; and roundings. Tokens are not independent, and the few that moved far weigh most, so six
 errors are fewer than they look: honest runs of SmolLM2 in bfloat16 reached seven. But whatever the tokens, |1 - share| is at
 most |g| / |m|, and g is the difference of two roundings: an honest engine that rounds as it did before stays near or below 2.
-(Seen in the tiny recipe: at most 0.7.) A stale tied head misses an eighth of an update: under rounding it shows as it adds up."""
+(Seen in the tiny recipe: at most 0.7. SmolLM2: 0.6, where errors reached 3.6.) A stale tied head misses an eighth of an update: under rounding it shows as it adds up."""
 STILL = 1e-4
 """Nats (root mean square over the probes) that the trainer moves at most while a bfloat16 engine may stay as it is."""
 HEAVY = 0.01
@@ -61,6 +61,11 @@ class Sight:
     @property
     def mismatch(self) -> float:
         return (self.engine - self.trainer).abs().mean().item()
+
+    @property
+    def unsure(self) -> float:
+        """Mean 1 - p, by the trainer: how likely another token was."""
+        return 1 - self.trainer.exp().mean().item()
 
     @property
     def rounded(self) -> float:

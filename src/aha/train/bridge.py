@@ -18,7 +18,7 @@ from trl.trainer import grpo_trainer
 
 from aha.errors import EngineError
 from aha.train import heartbeat
-from aha.train.probes import MISMATCH, Probes
+from aha.train.probes import Probes, rounding
 
 
 class Policy:
@@ -89,14 +89,16 @@ class EngineBridge(VLLMGeneration):
 
         Raises EngineError when they are not. The probes passed at this sync, so the first suspect is the sampling.
         """
-        limit = MISMATCH[torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32]
+        sampled = torch.tensor([value for row in self.newest[2] for value in row])
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        limit = rounding(1 - sampled.exp().mean().item(), dtype)
         if difference <= limit:
             return
         if self.probes and not self.probes.require_temperature(*self.newest):
             return
         told = (
-            f"the engine samples from another policy than the one being trained: mean |logprob difference| {difference:.4f}, "
-            f"at most {limit} expected. Weights did not arrive, or temperature or dtype differ"
+            f"the engine samples from another policy than the one being trained: mean |logprob difference| {difference:.2g}, "
+            f"where rounding explains at most {limit:.2g}. Weights did not arrive, or temperature or dtype differ"
         )
         if not self.probes:
             raise EngineError(told)

@@ -7,7 +7,7 @@ recipe says; and what it found is written down in `processes.json`.
 ddp     each process has the whole model, and gradients are averaged
 zero2   DeepSpeed shares out gradients and optimiser (Rajbhandari et al. 2020, arXiv:1910.02054)
 zero3   DeepSpeed shares out the weights too
-fsdp2   torch's own sharding of weights, gradients and optimiser; on GPUs only, because on CPU accelerate makes it ddp
+fsdp2   torch's own sharding of weights, gradients and optimiser
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from aha.errors import StageError
 from aha.recipe.plan import StagePlan
@@ -165,6 +168,21 @@ class Wrapped:
     """hardware.parallel; of one process always none."""
     _looked = False
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Two corrections of FSDP as accelerate sets it up.
+
+        On CPUs it becomes DDP without a word: their kind of processes is missing from a list, though torch shards over gloo
+        too. In mixed bfloat16, gradients are averaged in bfloat16, and whatever enters or leaves the model is rounded to it:
+        GRPO's log-probabilities, then ten times further from the engine's, and its advantages.
+        """
+        args = self.args  # type: ignore[attr-defined]
+        if args.fsdp and args.device.type == "cpu":
+            PartialState().distributed_type = DistributedType.MULTI_XPU
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if args.fsdp and args.bf16:
+            policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
+
     def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, forward and backward; returns its loss, a scalar."""
         if not self._looked:
@@ -225,7 +243,7 @@ def consolidated(trainer: Any) -> tuple[Any, dict[str, torch.Tensor] | None]:
     """
     model, parallel = trainer.model, trainer.parallel
     if parallel == "fsdp2":
-        return merged(model), trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        return _whole_fsdp(model, trainer.accelerator.get_state_dict(model))
     if hasattr(model, "merge_and_unload"):
         return _merged_zero3(model) if parallel == "zero3" else (merged(model), None)
     if parallel not in ZERO:
@@ -247,3 +265,15 @@ def _merged_zero3(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         whole = merged(model)
         return whole, {name: weight.detach().float().cpu().clone() for name, weight in whole.named_parameters()}
+
+
+def _whole_fsdp(model: Any, weights: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """`weights` are all of them in the first process, where adapters are merged into them, and none in the others."""
+    if not weights or not hasattr(model, "merge_and_unload"):
+        return model, {name: weights[name] for name, _ in model.named_parameters() if weights}
+    whole: dict[int, torch.nn.Parameter] = {}
+    for name, share in list(model.named_parameters(remove_duplicate=False)):  # tied ones are one, before and after
+        module, _, last = name.rpartition(".")
+        whole.setdefault(id(share), torch.nn.Parameter(weights[name], requires_grad=False))
+        setattr(model.get_submodule(module), last, whole[id(share)])
+    return (one := merged(model)), dict(one.named_parameters())
