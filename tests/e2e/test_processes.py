@@ -181,6 +181,19 @@ def test_two_processes_train_what_one_trains(one: Path, two: tuple[str, Path, st
             require_close(weight, weights[1][name], f"{stage} {name}", WEIGHTS, 0)
 
 
+def test_before_step_1_kernels_are_compared_and_the_longest_batch_runs(one: Path, two: tuple[str, Path, str]) -> None:
+    """Where the weights are shared, by all processes together: then the gradient is that of one process's batch."""
+    way, run, _ = two
+    for stage in STAGES:
+        alone, together = (json.loads((root / stage / "kernels.json").read_text())["parity"] for root in (one, run))
+        assert together["compared"] and together["processes"] == 2, f"{way}, {stage}: {together}"
+        assert json.loads((run / stage / "worst_case.json").read_text())["ran"], f"{way}, {stage}"
+        interrupted = stage == ENDED[way][0]  # compared anew, with the weights of that moment
+        if way in ("zero3", "fsdp2") and not interrupted:
+            for key in ("grad_norm_fused", "grad_norm_plain"):
+                assert together[key] == pytest.approx(alone[key], rel=1e-4), f"{way}, {stage}: {key}"
+
+
 def test_each_process_samples_its_share_of_what_one_samples(one: Path, two: tuple[str, Path, str]) -> None:
     _, run, _ = two
     names = ("problem_id", "completion", "reward", "advantage")

@@ -24,12 +24,13 @@ from accelerate.utils import convert_outputs_to_fp32
 from aha.errors import KernelError
 from aha.models.kernels import Kernels, lifted, verify
 from aha.rundir import write_json
-from aha.train.rehearsal import gradients, obstacle, rehearsal
+from aha.train.rehearsal import gradients, obstacle, rehearsal, shares_weights
 
 MOST_LOGITS = 2**26
 """Tokens x vocabulary of what is compared: plain logits cost some 16 bytes for each, 1 GiB here."""
 
 Batch = dict[str, Any]
+Gather = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Tolerance(NamedTuple):
@@ -92,7 +93,8 @@ class Parity:
     def _measure(self, inner: Any, part: Batch, kwargs: dict[str, Any]) -> Measured:
         with rehearsal(self):
             loss = super().compute_loss(inner, dict(part), **kwargs)  # type: ignore[misc]
-            return Measured.of(loss, gradients(loss, inner))
+            gather = self.accelerator.gather if shares_weights(self) else None  # type: ignore[attr-defined]
+            return Measured.of(loss, gradients(self, loss), gather)
 
     @contextmanager
     def _plainly(self, model: Any) -> Iterator[None]:
@@ -149,7 +151,8 @@ class Parity:
             "processes": len(rows),
         }
         self._note(record)
-        self._compared = bool(record["compared"])  # without a gradient there was nothing to compare: look at the next
+        # Without a gradient there was nothing to compare: look at the next, unless a step's gradient is being added up.
+        self._compared = bool(record["compared"]) or shares_weights(self)
         if not _excess(worst, tolerance) <= 1:
             raise KernelError(self._refusal(record, tolerance))
 
@@ -178,15 +181,17 @@ class Measured(NamedTuple):
     products: list[float]
 
     @classmethod
-    def of(cls, loss: torch.Tensor, gradients: list[torch.Tensor]) -> Measured:
+    def of(cls, loss: torch.Tensor, gradients: list[torch.Tensor], gather: Gather | None = None) -> Measured:
+        """`gather` brings together what several processes have of one gradient: (n, 2) of each as one tensor."""
         generator = torch.Generator(gradients[0].device).manual_seed(0)
-        norms, products = [], []
+        rows = []
         for gradient in gradients:
             flat = gradient.float().flatten()
             signs = torch.empty_like(flat).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-            norms.append(float(flat.norm()))
-            products.append(float(flat @ signs))
-        return cls(float(loss.detach()), math.hypot(*norms), products)
+            rows.append(torch.stack([flat.norm(), flat @ signs]))
+        table = torch.stack(rows).double()
+        table = gather(table) if gather else table
+        return cls(float(loss.detach()), table[:, 0].norm().item(), table[:, 1].tolist())
 
     def distance(self, plain: Measured) -> float:
         """Between the two gradients, as a share of the plain one's norm."""

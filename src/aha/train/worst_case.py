@@ -84,7 +84,7 @@ class WorstCase:
                 room = self._room_for_the_optimiser(inner)
                 inner.train()
                 batch, beside = self.longest_batch(micro, lengths)
-                gradients(super().compute_loss(inner, batch, **beside), inner)  # type: ignore[misc]
+                gradients(self, super().compute_loss(inner, batch, **beside))  # type: ignore[misc]
                 del room
             return True
         except (RuntimeError, MemoryError) as error:
