@@ -232,6 +232,32 @@ def _this_process(device: torch.device) -> dict[str, Any]:
     }
 
 
+def shares_weights(trainer: Any) -> bool:
+    """Whether each process holds a part of every weight, so that none can compute alone: ZeRO-3 and FSDP."""
+    return trainer.parallel in ("zero3", "fsdp2")
+
+
+def shared_gradients(trainer: Any, loss: torch.Tensor) -> list[torch.Tensor]:
+    """The gradient of the processes' mean loss: of each trained parameter the share that this process holds. A collective.
+
+    No gradient may have been added up before, and none is there afterwards.
+    """
+    if trainer.parallel == "zero3":
+        from deepspeed.utils import safe_get_local_grad
+
+        engine = trainer.model_wrapped
+        engine.backward(loss, scale_wrt_gas=False)
+        engine.optimizer.zero_grad()  # leaves the values, to be read here and overwritten by the next backward pass
+        return [safe_get_local_grad(one) for one in engine.module.parameters() if one.requires_grad]
+    model = trainer.model_wrapped
+    model.set_requires_gradient_sync(True)
+    loss.backward()
+    model.set_requires_gradient_sync(trainer.accelerator.sync_gradients)
+    found = [one.grad.to_local() for one in model.parameters() if one.grad is not None]
+    model.zero_grad()
+    return found
+
+
 # --- one checkpoint of many parts ----------------------------------------------------------------------------------
 
 

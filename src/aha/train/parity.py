@@ -24,7 +24,8 @@ from accelerate.utils import convert_outputs_to_fp32
 from aha.errors import KernelError
 from aha.models.kernels import Kernels, lifted, verify
 from aha.rundir import write_json
-from aha.train.rehearsal import gradients, obstacle, rehearsal, shares_weights
+from aha.train.parallel import shares_weights
+from aha.train.rehearsal import gradients, obstacle, rehearsal
 
 MOST_LOGITS = 2**26
 """Tokens x vocabulary of what is compared: plain logits cost some 16 bytes for each, 1 GiB here."""

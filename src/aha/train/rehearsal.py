@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from aha.train.parallel import shared_gradients, shares_weights
+
 TRACES = ("_metrics", "_total_train_tokens", "_last_world_entropy", "_entropy_window_stats", "entropy_coef")
 """What TRL's `compute_loss` writes down in its trainer."""
 
@@ -35,37 +37,16 @@ def rehearsal(trainer: Any) -> Iterator[None]:
             setattr(trainer, name, value)
 
 
-def shares_weights(trainer: Any) -> bool:
-    """Whether each process holds a part of every weight, so that all must compute together: ZeRO-3 and FSDP."""
-    zero = trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0
-    return trainer.is_fsdp_enabled or zero == 3
-
-
 def gradients(trainer: Any, loss: torch.Tensor) -> list[torch.Tensor]:
     """The loss's gradient for every trained parameter it reaches, in the parameters' order; none of them is changed.
 
-    Where processes share the weights: the gradient of their mean loss, and of each parameter this process's share. There
-    nothing may have been added up before, for it would be lost.
+    Where processes share the weights, this process's shares of a gradient of all: see `shared_gradients`.
     """
+    if shares_weights(trainer):
+        return shared_gradients(trainer, loss)
     model = trainer.accelerator.unwrap_model(trainer.model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not shares_weights(trainer):
-        return [one for one in torch.autograd.grad(loss, trained, allow_unused=True) if one is not None]
-    if trainer.is_fsdp_enabled:
-        model.set_requires_gradient_sync(True)
-        loss.backward()
-        model.set_requires_gradient_sync(trainer.accelerator.sync_gradients)
-        # Not `trained`: some of those were the gathered weights.
-        found = [parameter.grad.to_local() for parameter in model.parameters() if parameter.grad is not None]
-        model.zero_grad()
-        return found
-    from deepspeed.utils import safe_get_local_grad
-
-    engine = trainer.model_wrapped
-    engine.backward(loss, scale_wrt_gas=False)
-    found = [safe_get_local_grad(parameter) for parameter in trained]
-    engine.optimizer.zero_grad()  # the next backward pass overwrites what this one has left
-    return found
+    return [one for one in torch.autograd.grad(loss, trained, allow_unused=True) if one is not None]
 
 
 def obstacle(trainer: Any) -> str | None:
