@@ -20,6 +20,7 @@ import torch
 from nano import NANO
 
 from aha.train.arrival import MISSING, SURE, Sight, arrival
+from aha.train.probes import rounding
 
 # Pays at random, so that every group has a signal; or nobody, so that none has.
 LOTTERY = """
@@ -268,6 +269,22 @@ def test_a_stale_engine_shows_below_its_own_rounding() -> None:
     honest = [arrival(before, Sight(1, old + moved, old + moved + rounding + noise(1e-2))) for _ in range(200)]
     assert max(abs(1 - one.share) / one.error for one in honest) < SURE / 1.5
     assert all(one.complete for one in honest)
+
+
+@pytest.mark.parametrize("spread", [3.0, 8.0, 30.0])
+def test_what_rounding_explains_follows_how_unsure_the_policy_is(spread: float) -> None:
+    """From unsure of every token to hardly choosing: scores in bfloat16 are explained, those of another policy are not."""
+    draw = torch.Generator().manual_seed(0)
+    scores = spread * torch.randn(2000, 300, generator=draw)
+    tokens = torch.multinomial(scores.softmax(-1), 1, generator=draw)
+
+    def sight(engine: torch.Tensor) -> Sight:
+        return Sight(0, *(one.log_softmax(-1).gather(-1, tokens)[:, 0].double() for one in (scores, engine)))
+
+    honest = sight(scores.bfloat16().float())
+    explained = rounding(honest.unsure, torch.bfloat16)
+    assert honest.mismatch < explained / 2
+    assert sight(scores + spread / 2 * torch.randn(scores.shape, generator=draw)).mismatch > 2 * explained
 
 
 def test_one_token_that_became_unlikely_decides_nothing() -> None:

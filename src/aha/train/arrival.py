@@ -40,7 +40,8 @@ SURE, MISSING, ROUNDED = 6.0, 0.05, 3.0
 """Standard errors; share of an update; and roundings. Tokens are not independent, and the few that moved far weigh most, so six
 errors are fewer than they look: honest runs of SmolLM2 in bfloat16 reached seven. But whatever the tokens, |1 - share| is at
 most |g| / |m|, and g is the difference of two roundings: an honest engine that rounds as it did before stays near or below 2.
-(Seen in the tiny recipe: at most 0.7. SmolLM2: 0.6, where errors reached 3.6.) A stale tied head misses an eighth of an update: under rounding it shows as it adds up."""
+(Seen: at most 0.7 in the tiny recipe, 0.6 in SmolLM2.) A stale tied head misses an eighth of an update: under rounding it shows
+as it adds up."""
 STILL = 1e-4
 """Nats (root mean square over the probes) that the trainer moves at most while a bfloat16 engine may stay as it is."""
 HEAVY = 0.01
