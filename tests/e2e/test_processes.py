@@ -29,7 +29,7 @@ SMALL = f"""\
 name: NAME
 model:
   dtype: float32
-  from_scratch: {{hidden_size: 32, layers: 2, heads: 1, intermediate_size: 64, context: 128, tied: true}}
+  from_scratch: {{hidden_size: 32, layers: 2, heads: 1, intermediate_size: 65, context: 128, tied: true}}
 hardware: HARDWARE
 cpt:
   data: [{{builtin: arithmetic/texts}}]
@@ -57,7 +57,7 @@ grpo:
 """
 for stage in os.environ.get("AHA_LORA", "distill").split(","):
     assert f"\n{stage}:\n" in SMALL, f"AHA_LORA={stage}: cpt, distill and grpo are the stages"
-    SMALL = SMALL.replace(f"\n{stage}:\n", f"\n{stage}:\n  lora: {{rank: 4, alpha: 8}}\n")
+    SMALL = SMALL.replace(f"\n{stage}:\n", f"\n{stage}:\n  lora: {{rank: 5, alpha: 8}}\n")
 WAYS = {
     "ddp": "DistributedDataParallel",
     "zero2": "DeepSpeedEngine, stage 2",

@@ -14,7 +14,7 @@ import torch
 
 from aha.errors import StageError
 from aha.rundir import write_json
-from aha.train.parallel import anywhere
+from aha.train.parallel import anywhere, own_share
 
 MOST_NAMES = 8
 Inputs = dict[str, Any]
@@ -118,8 +118,8 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _spoilt(model: torch.nn.Module) -> list[str]:
-    """The first few weights that hold a NaN or an infinity; with ZeRO-3, in this process's share of them."""
-    names = (name for name, weight in model.named_parameters() if not _is_finite(getattr(weight, "ds_tensor", weight)))
+    """The first few weights that hold a NaN or an infinity, in this process's share of them."""
+    names = (name for name, weight in model.named_parameters() if not _is_finite(own_share(weight)))
     return [name for name, _ in zip(names, range(MOST_NAMES), strict=False)]
 
 

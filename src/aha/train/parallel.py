@@ -25,6 +25,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
 
 from aha.errors import StageError
 from aha.recipe.plan import StagePlan
@@ -234,7 +235,20 @@ def _this_process(device: torch.device) -> dict[str, Any]:
 
 def shares_weights(trainer: Any) -> bool:
     """Whether each process holds a part of every weight, so that none can compute alone: ZeRO-3 and FSDP."""
-    return trainer.parallel in ("zero3", "fsdp2")
+    return wrapper_of(trainer.model_wrapped) in (WRAPPERS["zero3"], WRAPPERS["fsdp2"])
+
+
+def own_share(weight: torch.Tensor) -> torch.Tensor:
+    """The entries of a weight that this process holds: all of them, unless ZeRO-3 or FSDP shares it out."""
+    if hasattr(weight, "ds_tensor"):
+        return weight.ds_tensor.flatten()[: _held(weight)]
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _held(weight: Any) -> int:
+    """ZeRO-3's shares are of one size: the last ones are filled up, with whatever was in that memory."""
+    size = weight.ds_tensor.ds_numel
+    return min(size, max(0, weight.ds_numel - dist.get_rank() * size))
 
 
 def shared_gradients(trainer: Any, loss: torch.Tensor) -> list[torch.Tensor]:
@@ -242,18 +256,19 @@ def shared_gradients(trainer: Any, loss: torch.Tensor) -> list[torch.Tensor]:
 
     No gradient may have been added up before, and none is there afterwards.
     """
-    if trainer.parallel == "zero3":
+    if wrapper_of(trainer.model_wrapped) == WRAPPERS["zero3"]:
         from deepspeed.utils import safe_get_local_grad
 
         engine = trainer.model_wrapped
         engine.backward(loss, scale_wrt_gas=False)
         engine.optimizer.zero_grad()  # leaves the values, to be read here and overwritten by the next backward pass
-        return [safe_get_local_grad(one) for one in engine.module.parameters() if one.requires_grad]
+        trained = [one for one in engine.module.parameters() if one.requires_grad]
+        return [safe_get_local_grad(one).flatten()[: _held(one)] for one in trained]
     model = trainer.model_wrapped
     model.set_requires_gradient_sync(True)
     loss.backward()
     model.set_requires_gradient_sync(trainer.accelerator.sync_gradients)
-    found = [one.grad.to_local() for one in model.parameters() if one.grad is not None]
+    found = [own_share(one.grad) for one in model.parameters() if one.grad is not None]
     model.zero_grad()
     return found
 
