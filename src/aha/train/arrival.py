@@ -18,11 +18,15 @@ a tiny policy in bfloat16 gave one 0.002 after 0.19, rounded that by 0.26 nats, 
 share 1.06. So the few `HEAVY` tokens that pull the share furthest are left out, as are those that were rounded most where it is
 asked what an engine rounds. Without them that share was 0.99.
 
-The run ends when the engine has not moved and the trainer has; or when the share is off by more than `MISSING`, by more than
-`SURE` standard errors, and by more than rounding can make it, since the last sync or since the first, over which errors too
-small for one step add up. A float32 engine rounds so little that g itself must be small: then a fault also shows that lies
-across m. The trainer must have moved by more than it rounds itself, or its own rounding is in both m and g. What does not
-grow is for `MISMATCH` (train/probes.py).
+How far g can be rounding is known from before. An error of d in every score changes log p by about d (1 - p): it shows where
+the policy is unsure, and tokens that were sure of themselves a step ago may be unsure now. So d is measured, at the syncs that
+were found good, and `rounding` is the standard error that it gives the share.
+
+The run ends when the engine has not moved and the trainer has; or when the share is off by more than `MISSING`, and by more
+than `SURE` standard errors of both kinds, since the last sync or since the first, over which errors too small for one step add
+up. A float32 engine rounds so little that g itself must be small: then a fault also shows that lies across m. The trainer must
+have moved by more than it rounds itself, or its own rounding is in both m and g. What does not grow is for `MISMATCH`
+(train/probes.py).
 
 Honest runs of ten steps (a model of two layers, 391 tokens): in float32 shares of 1.0000 with errors below 0.0001, in
 bfloat16 0.993 to 1.002 with errors of 0.002 and at most 3.5 errors from 1. Stale engines: 0.00, and 20 errors from 1.
@@ -36,12 +40,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SURE, MISSING, ROUNDED = 6.0, 0.05, 3.0
-"""Standard errors; share of an update; and roundings. Tokens are not independent, and the few that moved far weigh most, so six
-errors are fewer than they look: honest runs of SmolLM2 in bfloat16 reached seven. But whatever the tokens, |1 - share| is at
-most |g| / |m|, and g is the difference of two roundings: an honest engine that rounds as it did before stays near or below 2.
-(Seen: at most 0.7 in the tiny recipe, 0.6 in SmolLM2.) A stale tied head misses an eighth of an update: under rounding it shows
-as it adds up."""
+SURE, MISSING = 6.0, 0.05
+"""Standard errors, and share of an update. The few tokens that moved far weigh most, so that the error taken from g itself is
+too small where they are few: honest runs of SmolLM2 in bfloat16 reached 7.2 of those, and 3.1 of those that follow from d. A
+stale tied head misses an eighth of an update: under rounding it shows as it adds up."""
+SURE_OF_ITSELF = 1e-3
+"""The smallest 1 - p that is reckoned with: below it, what a float rounds is not a score's."""
 STILL = 1e-4
 """Nats (root mean square over the probes) that the trainer moves at most while a bfloat16 engine may stay as it is."""
 HEAVY = 0.01
@@ -64,15 +68,20 @@ class Sight:
         return (self.engine - self.trainer).abs().mean().item()
 
     @property
-    def unsure(self) -> float:
-        """Mean 1 - p, by the trainer: how likely another token was."""
-        return 1 - self.trainer.exp().mean().item()
+    def doubt(self) -> Tensor:
+        """Of each token 1 - p, by the trainer: how likely another one was."""
+        return (1 - self.trainer.exp()).clamp(min=SURE_OF_ITSELF)
 
     @property
     def rounded(self) -> float:
         """Root mean square, in nats, of what an honest engine rounds, without the heavy tokens."""
         gap = self.engine - self.trainer
-        return gap[_light(gap)].square().mean().sqrt().item()
+        return _size(gap[_light(gap)])
+
+    @property
+    def score_error(self) -> float:
+        """The error d in every score that would round all of them so."""
+        return _size(self.engine - self.trainer) / _size(self.doubt)
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Arrival:
     error: float
     """Its standard error."""
     rounding: float
-    """What the engine was seen to round before, against the root mean square of m."""
+    """The standard error that follows from what the engine was seen to round before."""
     moved: float
     gap: float
     """Root mean squares, in nats, of m and g, without the heavy tokens."""
@@ -95,15 +104,15 @@ class Arrival:
     def complete(self) -> bool:
         if self.still:
             return self.moved <= STILL
-        return not abs(1 - self.share) > max(MISSING, SURE * self.error, ROUNDED * self.rounding)
+        return not abs(1 - self.share) > max(MISSING, SURE * self.error, SURE * self.rounding)
 
     def complete_up_to(self, rounding: float) -> bool:
         """For an engine whose rounding is known, and small: what is left over may be in any direction."""
         return not self.gap > max(rounding, LEFT_OVER * self.moved)
 
 
-def arrival(before: Sight, now: Sight, rounded: float = 0.0) -> Arrival:
-    """Compares two syncs, where the engine has been seen to round by as much as `rounded` (see `Sight.rounded`).
+def arrival(before: Sight, now: Sight, score_error: float = 0.0) -> Arrival:
+    """Compares two syncs, where the engine has been seen to round its scores by as much as `score_error`.
 
     A trainer that has not moved at all gives a share of NaN: it says nothing of the engine.
     """
@@ -111,9 +120,15 @@ def arrival(before: Sight, now: Sight, rounded: float = 0.0) -> Arrival:
     gap = now.engine - before.engine - moved
     light = _light(gap * moved)
     slope, error = regressed(gap[light], moved[light])
-    size, left = (one[light].square().mean().sqrt().item() for one in (moved, gap))
-    rounding = max(rounded, before.rounded) / size if size else math.nan
-    return Arrival(1 + slope, error, rounding, size, left, before.engine.equal(now.engine))
+    doubt = (before.doubt.square() + now.doubt.square()).sqrt()
+    drawn = max(score_error, before.score_error) * (doubt * moved)[light].norm().item()
+    rounding = drawn / moved[light].square().sum().item() if moved[light].any() else math.nan
+    return Arrival(1 + slope, error, rounding, _size(moved[light]), _size(gap[light]), before.engine.equal(now.engine))
+
+
+def _size(values: Tensor) -> float:
+    """Root mean square."""
+    return values.square().mean().sqrt().item()
 
 
 def _light(weights: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ class Probes:
         self._places: list[tuple[int, int]] = []
         """Of each token that is looked at: its probe, and its place there."""
         self._first: Sight | None = None
-        self._rounded = 0.0
-        """The largest that the engine was seen to round, of the syncs that were found good."""
+        self._score_error = 0.0
+        """The largest that the engine was seen to round its scores, of the syncs that were found good."""
         self._judged: Sight | None = None
         """The newest sight that the trainer had moved far enough for; the next one is compared with it."""
         self._updates = 0
@@ -156,16 +156,16 @@ class Probes:
         now = Sight(self._trainer.state.global_step, self.logprobs(), self._of_engine())
         self._first = self._first or now
         last = self._judged or now
-        since = arrival(last, now, self._rounded)
+        since = arrival(last, now, self._score_error)
         clear = since.moved > self._resolution and max(since.error, since.rounding) < CLEAR
         self.metrics = {"mismatch_probes": now.mismatch, "arrived": since.share if clear else math.nan}
         if self._warn is not None:
             self.metrics["mismatch_warnings"] = len(self._warned)
         missed = next((before for before in (last, self._first) if not self._arrived(before, now)), None)
-        if missed is not None or not now.mismatch <= rounding(now.unsure, self.dtype):
+        if missed is not None or not now.mismatch <= rounding(now.doubt.mean().item(), self.dtype):
             self.refuse(self._told(missed or last, now))
         self._require_movement(now)
-        self._rounded = max(self._rounded, now.rounded)
+        self._score_error = max(self._score_error, now.score_error)
         if self._judged is None or since.moved > self._resolution:
             self._judged = now
         self.metrics["seconds/probes"] = time.perf_counter() - began
@@ -197,7 +197,7 @@ class Probes:
         return max(1e-6, ROUNDINGS * self._first.rounded)
 
     def _arrived(self, before: Sight, now: Sight) -> bool:
-        found = arrival(before, now, self._rounded)
+        found = arrival(before, now, self._score_error)
         if found.moved <= self._resolution:
             return True
         alike = self._exact and self.dtype == torch.float32
@@ -208,7 +208,7 @@ class Probes:
         told = [
             f"the engine samples from another policy than the one being trained, found after the sync at step {now.step}: "
             f"mean |logprob difference| {now.mismatch:.2g} nats on {len(now.engine)} sampled tokens of {len(self.sequences)} probes, "
-            f"where rounding explains at most {rounding(now.unsure, self.dtype):.2g}"
+            f"where rounding explains at most {rounding(now.doubt.mean().item(), self.dtype):.2g}"
         ]
         if found.moved:
             told.append(
@@ -237,9 +237,9 @@ class Probes:
             self._updates, self._still = 0, (now.trainer, weights)  # too little to show, as rounded for the engine
 
 
-def rounding(unsure: float, dtype: torch.dtype) -> float:
-    """The largest mean difference, in nats, that rounding explains in tokens whose mean 1 - p is `unsure`."""
-    return max(QUIET[dtype], MISMATCH[dtype] * unsure)
+def rounding(doubt: float, dtype: torch.dtype) -> float:
+    """The largest mean difference, in nats, that rounding explains in tokens whose mean 1 - p is `doubt`."""
+    return max(QUIET[dtype], MISMATCH[dtype] * doubt)
 
 
 def _spread(prompts: Sequence[list[int]]) -> list[int]:
