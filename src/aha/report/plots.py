@@ -352,7 +352,7 @@ HEALTH = (
     ("no_signal", "Groups without signal", "share of groups", True),
     ("entropy", "Entropy of the policy", "nats per token", False),
     ("mismatch", "Trainer against engine", "mean |Δ log p|", False),
-    ("arrived", "Of each update, in the engine", "share", True),
+    ("arrived", "Updates that arrived", "share of each", True),
     ("truncated", "Cut off by the limit", "share of completions", True),
     ("reward_std", "Spread of the reward", "standard deviation", False),
     ("kl", "KL to the reference", "nats per token", False),
