@@ -73,7 +73,8 @@ class WorstCase:
             return "the recipe says hardware.worst_case_first: never"
         if why := obstacle(self):
             return why
-        cost = 6 * tokens * sum(weight.numel() for weight in inner.parameters())  # Kaplan et al. 2020, arXiv:2001.08361
+        sizes = (getattr(weight, "ds_numel", weight.numel()) for weight in inner.parameters())  # ZeRO-3 leaves it empty
+        cost = 6 * tokens * sum(sizes)  # Kaplan et al. 2020, arXiv:2001.08361
         if wish == "auto" and self.args.device.type == "cpu" and cost > CHEAP:  # type: ignore[attr-defined]
             return f"on a CPU it takes {cost:.1e} operations; hardware.worst_case_first=always does it all the same"
         return None
